@@ -1,0 +1,37 @@
+# The two commands of the README, and what keeps the project in order. `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+N ?= 2
+K ?=
+REPORTS ?= reports/out
+
+.PHONY: help bench test lint format clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+bench: .venv/.installed  ## benchmark the embedded codecs on the embedded data; K=expr selects, N=workers
+	@$(BIN)/pytest suites/ -n $(N) --data sampler --preset quick --reports $(REPORTS) $(if $(K),-k '$(K)'); status=$$?; \
+	$(BIN)/earmark report --reports $(REPORTS) || { [ $$status -ne 0 ] || status=1; }; exit $$status
+
+test: .venv/.installed  ## run the project's own tests: offline, on the CPU
+	$(BIN)/pytest tests -n $(N) -W error --durations 10
+
+lint: .venv/.installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p .cache/mypy && ln -sfn ../.. .cache/mypy/earmark  # from the root, mypy takes codecs/ for the standard library's
+	cd .cache/mypy && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p earmark
+
+format: .venv/.installed  ## let ruff format and sort
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and all output
+	rm -rf .venv .cache build dist *.egg-info reports/out

@@ -1,0 +1,104 @@
+"""The calls through which everything reaches an adapter: shapes checked, no gradients, one clear error.
+
+An adapter is somebody's code. What it raises, and what it returns in the wrong shape, becomes a `CodecError` that
+names the codec and says what was expected; the caller counts the clip as failed and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from earmark.codecs.contract import Encoded, Info
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class CodecError(RuntimeError):
+    """A codec raised, or returned what the contract does not allow."""
+
+
+def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Encode and decode wav [B, C, L]: the decoded wav [B, C, L'] and the bits [B] spent (None where not known).
+
+    A codec without a `reconstruct` of its own is encoded and decoded, and its tokens are counted at log2 V_k bits each.
+    """
+    if hasattr(adapter, "reconstruct"):
+        decoded, bits = _guarded(info, "reconstruct", adapter.reconstruct, wav, lengths, seed)
+    else:
+        encoded = encode(adapter, info, wav, lengths, seed)
+        decoded, bits = _guarded(info, "decode", adapter.decode, encoded, seed), nominal_bits(info, encoded)
+    return check_wav(info, decoded, wav), bits
+
+
+def encode(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> Encoded:
+    """The tokens of wav [B, C, L], checked against `Info`: dtype, K, and every code in [0, V_k) or -1."""
+    encoded = _guarded(info, "encode", adapter.encode, wav, lengths, seed)
+    check_codes(info, encoded, len(wav))
+    return encoded
+
+
+def decode(adapter: Any, info: Info, encoded: Encoded, like: Tensor, seed: int) -> Tensor:
+    """The sound of the tokens [B, C, L'], checked against the wav [B, C, L] that they came from."""
+    return check_wav(info, _guarded(info, "decode", adapter.decode, encoded, seed), like)
+
+
+def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
+    """Bits [B] of the tokens that are there, at log2 V_k each, plus the side information."""
+    import torch
+
+    cost = torch.tensor([math.log2(size) for size in info.codebook_sizes], dtype=torch.float64)
+    tokens = (encoded.codes >= 0).sum(dim=2).to("cpu", torch.float64)
+    bits = tokens @ cost
+    return bits if encoded.side_bits is None else bits + encoded.side_bits.to("cpu", torch.float64)
+
+
+def check_codes(info: Info, encoded: Encoded, batch: int) -> None:
+    """Raise CodecError unless codes are int64 [B, K, T] within their codebooks and frames int64 [B]."""
+    import torch
+
+    codes = encoded.codes
+    if codes.dtype != torch.int64 or codes.ndim != 3 or codes.shape[:2] != (batch, info.num_codebooks):
+        raise CodecError(
+            f"codec failed: {info.name}: codes are {codes.dtype} {list(codes.shape)}, "
+            f"expected int64 [{batch}, {info.num_codebooks}, T]"
+        )
+    sizes = torch.tensor(info.codebook_sizes, device=codes.device)[None, :, None]
+    if bool(((codes < -1) | (codes >= sizes)).any()):
+        raise CodecError(
+            f"codec failed: {info.name}: codes run from {int(codes.min())} to {int(codes.max())}, "
+            f"expected 0 to V-1 with V = {info.codebook_sizes}, or -1 for no token"
+        )
+    if tuple(encoded.frames.shape) != (batch,):
+        raise CodecError(f"codec failed: {info.name}: frames are {list(encoded.frames.shape)}, expected [{batch}]")
+
+
+def check_wav(info: Info, decoded: Any, wav: Tensor) -> Tensor:
+    """The decoded wav, or CodecError unless it is finite float32 [B, C, L'] with the batch and channels of `wav`."""
+    import torch
+
+    if not isinstance(decoded, torch.Tensor) or decoded.ndim != 3 or decoded.shape[:2] != wav.shape[:2]:
+        got = list(decoded.shape) if isinstance(decoded, torch.Tensor) else type(decoded).__name__
+        raise CodecError(
+            f"codec failed: {info.name}: returned {got} for a wav of {list(wav.shape)}, "
+            f"expected [{wav.shape[0]}, {wav.shape[1]}, L']"
+        )
+    if decoded.dtype != torch.float32:
+        raise CodecError(f"codec failed: {info.name}: returned {decoded.dtype}, expected torch.float32")
+    if not bool(torch.isfinite(decoded).all()):
+        raise CodecError(f"codec failed: {info.name}: returned NaN or infinite samples")
+    return decoded
+
+
+def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
+    """Call an adapter without gradients; anything that it raises is named as the codec's failure."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return call(*args)
+    except torch.cuda.OutOfMemoryError:
+        raise  # the machine's limit, not the codec's fault
+    except Exception as error:
+        raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error

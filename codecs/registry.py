@@ -1,0 +1,207 @@
+"""The registry: the catalogue's rows and a user's own classes, found by name, checked for readiness, loaded on demand.
+
+The catalogue is `catalogue/*.yaml`, one row a family, one variant a codec. Reading it imports neither torch nor any
+codec; `load` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from earmark.codecs.contract import Info, capabilities_of
+
+CATALOGUE = Path(__file__).parent / "catalogue"
+
+
+class CodecNotFoundError(LookupError):
+    """No codec of that name; the message gives the nearest."""
+
+
+class CatalogueError(ValueError):
+    """A catalogue row, or a user's class, that does not say what a codec must say."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Checkpoint(_Strict):
+    """Weights on the Hugging Face hub, pinned to a commit."""
+
+    repo: str
+    revision: str | None = None
+
+
+class Variant(_Strict):
+    """What one codec of a family has of its own; merged over the row's keys."""
+
+    info: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    checkpoint: dict[str, Any] = {}
+
+
+class Row(_Strict):
+    """One family in the catalogue. `proved` says how far its adapter was tested here: on real weights, on the real
+    module with random weights, or against a stub."""
+
+    family: str
+    title: str
+    adapter: str = Field(pattern=r"^[\w.]+:\w+$")
+    info: dict[str, Any]
+    options: dict[str, Any] = {}
+    checkpoint: Checkpoint | None = None
+    packages: tuple[str, ...] = ()
+    paper: str | None = None
+    proved: Literal["weights", "random", "stub"]
+    variants: dict[str, Variant]
+
+
+class Entry(_Strict):
+    """One codec, ready to be loaded: its `Info` and where its adapter is. It travels to the workers as JSON."""
+
+    info: Info
+    adapter: str
+    family: str = ""
+    title: str = ""
+    options: dict[str, Any] = {}
+    checkpoint: Checkpoint | None = None
+    packages: tuple[str, ...] = ()
+    paper: str | None = None
+    proved: Literal["weights", "random", "stub"] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def own(self) -> bool:
+        """Whether this is a user's class rather than a row of the catalogue."""
+        return not self.family
+
+
+class Status(_Strict):
+    """Whether a codec can run here; if not, why, and the one command that makes it ready."""
+
+    ready: bool
+    reason: str = "ready"
+    command: str | None = None
+
+    def __str__(self) -> str:
+        return self.reason if self.command is None else f"{self.reason}; run: {self.command}"
+
+
+@functools.cache
+def catalogue() -> dict[str, Entry]:
+    """Every codec of the catalogue by name, in the order of its files."""
+    entries: dict[str, Entry] = {}
+    for path in sorted(CATALOGUE.glob("*.yaml")):
+        for row in yaml.safe_load(path.read_text(encoding="utf-8")):
+            for entry in _entries(row, path):
+                if entry.name in entries:
+                    raise CatalogueError(f"{path}: the codec {entry.name!r} is there twice")
+                entries[entry.name] = entry
+    return entries
+
+
+def _entries(raw: dict[str, Any], path: Path) -> list[Entry]:
+    """The codecs of one row; a misspelt key is an error that names file, family and key."""
+    try:
+        row = Row.model_validate(raw)
+        return [_entry(row, name, variant) for name, variant in row.variants.items()]
+    except ValidationError as error:
+        raise CatalogueError(f"{path}: family {raw.get('family', '?')!r}: {error}") from error
+
+
+def _entry(row: Row, name: str, variant: Variant) -> Entry:
+    checkpoint = None
+    if row.checkpoint:
+        checkpoint = Checkpoint.model_validate(row.checkpoint.model_dump() | variant.checkpoint)
+    info = {"revision": checkpoint.revision if checkpoint else None} | row.info | variant.info | {"name": name}
+    return Entry(
+        info=Info.model_validate(info),
+        adapter=row.adapter,
+        family=row.family,
+        title=row.title,
+        options=row.options | variant.options,
+        checkpoint=checkpoint,
+        packages=row.packages,
+        paper=row.paper,
+        proved=row.proved,
+    )
+
+
+def find(spec: str) -> Entry:
+    """One codec, by its catalogue name or as `package.module:Class`.
+
+    Raises CodecNotFoundError, with the nearest names, where there is none.
+    """
+    if ":" in spec:
+        return _own_entry(spec)
+    try:
+        return catalogue()[spec]
+    except KeyError:
+        nearest = difflib.get_close_matches(spec, catalogue(), n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`earmark codecs` lists them."
+        raise CodecNotFoundError(
+            f"unknown codec {spec!r}: {hint} A class of your own is written package.module:Class."
+        ) from None
+
+
+def _own_entry(spec: str) -> Entry:
+    """The entry of a user's class, whose `info` says what it is and whose methods say what it can do."""
+    cls = _import_adapter(spec)
+    info = getattr(cls, "info", None)
+    if not isinstance(info, Info):
+        raise CatalogueError(
+            f"codec {spec}: expected a class attribute `info = earmark.Info(...)`, found {type(info).__name__}"
+        )
+    if info.name in catalogue():
+        raise CatalogueError(f"codec {spec}: the name {info.name!r} is the catalogue's; give your codec its own")
+    found = capabilities_of(cls)
+    if not found:
+        raise CatalogueError(f"codec {spec}: has none of encode, decode, reconstruct, latents; see CONTRIBUTING.md")
+    return Entry(info=info.model_copy(update={"capabilities": found}), adapter=spec)
+
+
+def _import_adapter(spec: str) -> type:
+    """The class that `package.module:Class` names. The current folder is importable, as with `python -m`."""
+    module_name, _, class_name = spec.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise CodecNotFoundError(f"codec {spec}: cannot import {module_name} ({error})") from error
+    except AttributeError:
+        raise CodecNotFoundError(f"codec {spec}: {module_name} has no {class_name}") from None
+
+
+def status(entry: Entry) -> Status:
+    """Whether a codec's packages and weights are here. Imports neither."""
+    missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
+    if missing:
+        return Status(ready=False, reason="package missing", command=f"pip install {' '.join(missing)}")
+    if entry.checkpoint:
+        from earmark.codecs.hub import fetch_command, is_cached
+
+        if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision):
+            command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
+            return Status(ready=False, reason="weights missing", command=command)
+    return Status(ready=True)
+
+
+def load(entry: Entry, device: str) -> Any:
+    """Build the adapter of a codec on a device ('cpu', 'cuda:0'). The first heavy import is here."""
+    options = dict(entry.options)
+    if entry.checkpoint:
+        options |= entry.checkpoint.model_dump()
+    return _import_adapter(entry.adapter)(entry.info, device, **options)

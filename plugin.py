@@ -1,0 +1,475 @@
+"""The pytest plugin: options and fixtures, and the one place where codecs, datasets and suites are joined.
+
+The controller resolves codecs x datasets once (`Plan`) and hands the list to its workers, which therefore collect the
+same tests and never look at disk or CUDA to do so. Workers measure; the controller alone writes the score files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from earmark import thresholds as thresholds_file
+from earmark.codecs import registry
+from earmark.codecs.registry import Entry, Status
+from earmark.data import cards
+from earmark.data.cards import Card, Dataset
+from earmark.data.manifest import ManifestError
+from earmark.devices import DevicePool, visible_gpus
+from earmark.reports import scores as score_files
+from earmark.reports.scores import Score
+from earmark.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from earmark.scoring import Measured
+    from earmark.store.store import Store
+
+PRESETS = {"quick": 32, "paper": None}  # the most clips a dataset gives; None: all of them
+USAGE_ERRORS = (
+    registry.CodecNotFoundError, registry.CatalogueError, cards.DataError, ManifestError,
+    thresholds_file.ThresholdsError,
+)  # fmt: skip
+
+
+class Plan(BaseModel):
+    """What a run measures: resolved once by the controller, the same for every worker."""
+
+    codecs: list[Entry]
+    statuses: dict[str, Status]
+    cards: list[Card]
+    limit: int | None
+    preset: str
+    run: str
+
+    def ready(self, need: str | None) -> list[Entry]:
+        """The codecs that can run here and that have the capability which a suite needs."""
+        ready = [entry for entry in self.codecs if self.statuses[entry.name].ready]
+        return [entry for entry in ready if need is None or need in entry.info.capabilities]
+
+    def using(self, use: str, domains: tuple[str, ...]) -> list[Card]:
+        """The datasets for a suite, of the given domains (all where none is given)."""
+        return [card for card in self.cards if use in card.uses and (not domains or card.domain in domains)]
+
+
+@dataclass
+class Run:
+    """The state of one pytest process; `results` is filled in the controller only."""
+
+    plan: Plan
+    out: Path
+    device: str
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def store(self) -> Store:
+        from earmark.store.store import Store
+
+        return Store(cards.home() / "store", self.device, self.plan.run)
+
+    @cached_property
+    def device_name(self) -> str:
+        if not self.device.startswith("cuda"):
+            return self.device
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name(self.device)})"
+
+    def entry(self, name: str) -> Entry:
+        return next(entry for entry in self.plan.codecs if entry.name == name)
+
+    def dataset(self, name: str) -> Dataset:
+        return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
+
+
+_RUN = pytest.StashKey[Run]()
+_POOL = pytest.StashKey[DevicePool]()
+_MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+_JUDGE = pytest.StashKey[Thresholds]()
+_CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("earmark", "Earmark: audio codec benchmark")
+    group.addoption(
+        "--codec",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="exact codec name, or package.module:Class; repeat it",
+    )
+    group.addoption(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="datasets, comma separated: names, 'sampler', 'real'",
+    )
+    group.addoption("--limit", type=int, metavar="N", help="at most N clips of each dataset, stratified by label")
+    group.addoption("--preset", choices=sorted(PRESETS), default="quick", help="quick (default): 32 clips; paper: all")
+    group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
+    group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
+    group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
+    group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
+    group.addoption("--reports", type=Path, default=Path("reports/out"), metavar="DIR", help="where scores are written")
+
+
+# -- configuration: the controller plans, the workers are told --------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "suite(use, needs=None): which datasets a suite uses and what a codec must do")
+    config.addinivalue_line("markers", "domains(*names): the domains a metric was validated for")
+    worker = getattr(config, "workerinput", {})
+    if worker.get("earmark_gpu") is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
+    if "earmark_plan" in worker:  # cores are shared out: workers that each take all of them slow each other down
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // worker["workercount"])))
+    if _runs_suites(config) and not config.option.allure_report_dir:
+        config.option.allure_report_dir = str(_out(config) / "allure-results")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Plan the run before any worker starts, so that a misspelt name is one error and not one a worker."""
+    config = session.config
+    if not _runs_suites(config):
+        return
+    run = _run(config)
+    if not hasattr(config, "workerinput"):
+        _judge(config)
+        from earmark.reports.allure import clean
+
+        _CONTROLLER.append(config)
+        clean(Path(config.option.allure_report_dir))
+        run.out.mkdir(parents=True, exist_ok=True)
+
+
+def _runs_suites(config: pytest.Config) -> bool:
+    """Whether this run has Earmark's suites in it, rather than only the project's own tests."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        return "earmark_plan" in worker
+    suites = Path(__file__).parent / "suites"
+    named = [argument.partition("::")[0] for argument in config.args]
+    return any(name.startswith("earmark.suites") or _is_within(Path(name), suites) for name in named)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _out(config: pytest.Config) -> Path:
+    return (config.invocation_params.dir / config.option.reports).resolve()
+
+
+def _run(config: pytest.Config) -> Run:
+    if _RUN not in config.stash:
+        try:
+            config.stash[_RUN] = _make_run(config)
+        except USAGE_ERRORS as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[_RUN]
+
+
+def _make_run(config: pytest.Config) -> Run:
+    worker = getattr(config, "workerinput", None)
+    plan = Plan.model_validate_json(worker["earmark_plan"]) if worker else _resolve(config)
+    return Run(plan, _out(config), _device(config))
+
+
+def _resolve(config: pytest.Config) -> Plan:
+    """Find every codec and dataset that the options name."""
+    option = config.option
+    codecs = [registry.find(spec) for spec in option.codec] or [*registry.catalogue().values()]
+    names = [entry.name for entry in codecs]
+    for required in option.require:
+        if not any(required in (entry.name, entry.family) for entry in codecs):
+            raise registry.CodecNotFoundError(f"--require {required}{thresholds_file.nearest(required, names)}")
+    data = [name.strip() for names in option.data for name in names.split(",") if name.strip()]
+    if option.limit is not None and option.limit < 1:
+        raise cards.DataError(f"--limit {option.limit}: expected at least 1")
+    return Plan(
+        codecs=codecs,
+        statuses={entry.name: registry.status(entry) for entry in codecs},
+        cards=cards.select(data),
+        limit=option.limit or PRESETS[option.preset],
+        preset=option.preset,
+        run=uuid.uuid4().hex,
+    )
+
+
+def _device(config: pytest.Config) -> str:
+    """The torch device of this process, found without importing torch."""
+    if config.option.device:
+        return config.option.device
+    return "cuda:0" if visible_gpus() else "cpu"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto` means one worker a GPU; without GPUs, what xdist makes of it."""
+    return len(visible_gpus()) or None if _runs_suites(config) else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a starting worker the plan and a device of its own."""
+    config = node.config
+    if not _runs_suites(config):
+        return
+    node.workerinput["earmark_plan"] = _run(config).plan.model_dump_json()
+    if _POOL not in config.stash:
+        automatic = config.option.device in (None, "cuda")
+        config.stash[_POOL] = DevicePool(visible_gpus() if automatic else [])
+    node.workerinput["earmark_gpu"] = config.stash[_POOL].take(node.gateway.id)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if _POOL in node.config.stash:
+        node.config.stash[_POOL].give_back(node.gateway.id)
+
+
+# -- collection: codecs x datasets ------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrise by names (strings), so that test ids and Allure's history stay the same from run to run."""
+    names = {"codec", "dataset", "listed_codec"} & set(metafunc.fixturenames)
+    if not names or not metafunc.module.__name__.rpartition(".")[0].endswith("suites"):
+        return
+    plan = _run(metafunc.config).plan
+    suite = metafunc.definition.get_closest_marker("suite")
+    use, need = (suite.args[0], suite.kwargs.get("needs")) if suite else (None, None)
+    if "listed_codec" in names:
+        metafunc.parametrize("listed_codec", [entry.name for entry in plan.codecs], indirect=True)
+    if "codec" in names:
+        metafunc.parametrize("codec", [entry.name for entry in plan.ready(need)], indirect=True, scope="session")
+    if "dataset" in names:
+        marker = metafunc.definition.get_closest_marker("domains")
+        found = plan.using(use, marker.args if marker else ())
+        metafunc.parametrize("dataset", [card.name for card in found], indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A question that no codec or no dataset of this run is for is left out, rather than skipped by pytest."""
+    if _RUN not in config.stash:
+        return
+    empty = [item for item in items if "NOTSET" in getattr(getattr(item, "callspec", None), "id", "")]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
+
+
+# -- fixtures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def codec(request: pytest.FixtureRequest) -> Entry:
+    """What the codec is. No model is loaded by asking for it."""
+    return _run(request.config).entry(request.param)
+
+
+@pytest.fixture
+def listed_codec(request: pytest.FixtureRequest) -> tuple[Entry, Status, bool]:
+    """Any codec of the run, ready or not: its entry, its status, and whether `--require` names it."""
+    run = _run(request.config)
+    entry = run.entry(request.param)
+    required = any(name in (entry.name, entry.family) for name in request.config.option.require)
+    return entry, run.plan.statuses[entry.name], required
+
+
+@pytest.fixture(scope="session")
+def dataset(request: pytest.FixtureRequest) -> Dataset:
+    """The clips that this run uses."""
+    return _run(request.config).dataset(request.param)
+
+
+@pytest.fixture(scope="session")
+def store(request: pytest.FixtureRequest) -> Store:
+    """What the codecs made of the datasets; made once, then read."""
+    return _run(request.config).store
+
+
+@pytest.fixture
+def scores(
+    request: pytest.FixtureRequest, store: Store, record_property: Callable
+) -> Callable[[str, Entry, Dataset], Score]:
+    """`scores(metric, codec, dataset)`: measure, record the score everywhere, and return it."""
+    from earmark.scoring import measure
+
+    run, suite = _run(request.config), request.node.module.__name__.rpartition(".")[2].removeprefix("test_")
+
+    def score(metric: str, codec: Entry, dataset: Dataset) -> Score:
+        measured = measure(metric, codec, dataset, store, suite=suite, preset=run.plan.preset, device=run.device_name)
+        _record(request.node, measured, record_property)
+        return measured.score
+
+    return score
+
+
+def _record(item: pytest.Item, measured: Measured, record_property: Callable) -> None:
+    """Into JUnit (plain properties), Allure (a parameter that is not part of the test's identity) and the report."""
+    import allure
+
+    score = measured.score
+    for name in ("value", "unit", "ci_low", "ci_high", "n", "failed"):
+        record_property(f"{score.metric}_{name}", getattr(score, name))
+    allure.dynamic.parameter(score.metric, describe(score), excluded=True)
+    item.stash.setdefault(_MEASURED, []).append(
+        {"score": json.loads(score.to_json()), "clips": measured.clip_rows(), "errors": measured.errors}
+    )
+
+
+def describe(score: Score) -> str:
+    """A score in one line: value, unit, interval, n, failures."""
+    value = "at its bound" if score.at_bound else "none" if score.value is None else f"{score.value:.4g} {score.unit}"
+    interval = "" if score.ci_low is None or score.at_bound else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
+    failed = f", {score.failed} failed" if score.failed else ""
+    return f"{value}{interval}, n {score.n}{failed}"
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest) -> Callable[[Score], None]:
+    """`gate(score)`: fail the test where the score misses its threshold; say so where nothing judges it."""
+    judge = _judge(request.config)
+
+    def check(score: Score) -> None:
+        verdict = judge.judge(score)
+        record = request.node.stash[_MEASURED][-1]
+        record["ungated"] = verdict.ungated
+        if verdict.failed:
+            worst = "".join(f"\n  {clip}: {why}" for clip, why in sorted(record["errors"].items())[:5])
+            pytest.fail(verdict.failed + worst, pytrace=False)
+
+    return check
+
+
+def _judge(config: pytest.Config) -> Thresholds:
+    """The thresholds of the run, read once, every name in them checked."""
+    if _JUDGE not in config.stash:
+        from earmark.scoring import SCORED
+
+        plan = _run(config).plan
+        suites = [path.stem.removeprefix("test_") for path in (Path(__file__).parent / "suites").glob("test_*.py")]
+        names = thresholds_file.Names(
+            codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
+            suites=suites,
+            datasets=[*cards.cards(), *(card.name for card in plan.cards)],
+            metrics=[*SCORED],
+        )
+        try:
+            config.stash[_JUDGE] = thresholds_file.load(config.option.thresholds, names)
+        except USAGE_ERRORS as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[_JUDGE]
+
+
+# -- results: workers attach them to their reports, the controller writes them ----------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    report = yield
+    if call.when == "call" and _MEASURED in item.stash:
+        report.earmark = item.stash[_MEASURED]  # plain JSON: it crosses from worker to controller
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write each score as it comes, so that a killed run keeps what it had."""
+    measured = getattr(report, "earmark", None)
+    if measured and _CONTROLLER:
+        run = _CONTROLLER[-1].stash[_RUN]
+        run.results += measured
+        score_files.append_scores(run.out / "scores.jsonl", [Score.from_dict(entry["score"]) for entry in measured])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if config in _CONTROLLER:
+        _CONTROLLER.remove(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The controller writes what needs the whole run: per-clip values, thresholds, Allure's environment."""
+    config = session.config
+    if _RUN not in config.stash or hasattr(config, "workerinput"):
+        return
+    run = config.stash[_RUN]
+    score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
+    _write_allure(run, Path(config.option.allure_report_dir))
+    if config.option.write_thresholds and run.results:
+        scores = [Score.from_dict(entry["score"]) for entry in run.results]
+        origin = f"measured {scores[0].time[:10]}, earmark {scores[0].versions['earmark']}"
+        config.option.write_thresholds.write_text(thresholds_file.as_yaml(scores, origin), encoding="utf-8")
+
+
+def _write_allure(run: Run, results: Path) -> None:
+    from earmark.reports import allure
+
+    measured = [Score.from_dict(entry["score"]) for entry in run.results]
+    if not measured:
+        return
+    allure.write_environment(results, {**measured[0].versions, "device": measured[0].device, "preset": run.plan.preset})
+    allure.write_categories(results)
+    allure.write_performance(results, measured)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Name the device, the codecs and the data at the top of every run."""
+    if _RUN not in config.stash:
+        return []
+    run = config.stash[_RUN]
+    ready = run.plan.ready(None)
+    limit = f", at most {run.plan.limit} clips each" if run.plan.limit else ""
+    return [
+        f"earmark: device {run.device}, preset {run.plan.preset}, store {cards.home() / 'store'}",
+        f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
+        f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The scores of this run as a table, what nothing gated, and the clips that failed, by name."""
+    run = config.stash.get(_RUN, None)
+    if run is None or not run.results:
+        return
+    from earmark.reports.tables import terminal
+
+    terminalreporter.section("scores")
+    terminalreporter.write_line(terminal([Score.from_dict(entry["score"]) for entry in run.results]))
+    for line in _ungated_lines(run) + _failed_lines(run):
+        terminalreporter.write_line(line)
+    terminalreporter.write_line(f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report")
+
+
+def _ungated_lines(run: Run) -> list[str]:
+    reasons: dict[str, int] = {}
+    for entry in run.results:
+        if entry.get("ungated"):
+            reasons[entry["ungated"]] = reasons.get(entry["ungated"], 0) + 1
+    return [f"not gated: {count} scores: {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
+
+
+def _failed_lines(run: Run, most: int = 10) -> list[str]:
+    failed = [
+        f"failed clip: {entry['score']['metric']} of {entry['score']['codec']} on {clip}: {why}"
+        for entry in run.results
+        for clip, why in entry["errors"].items()
+    ]
+    more = [f"... and {len(failed) - most} more, all in clips.parquet"] if len(failed) > most else []
+    return failed[:most] + more

@@ -1,0 +1,168 @@
+"""The score record, and the two files that hold the truth: `scores.jsonl` and `clips.parquet`.
+
+Allure, JUnit, CSV and every table are views of these files. The pytest controller alone writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000  # bootstrap resamples of an interval
+CI_METHOD = "percentile bootstrap over {unit}, 95 %"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number, with all that is needed to read it, repeat it and compare it.
+
+    value, ci_low, ci_high are None where they are not finite. `at_bound` says that the mean is infinite at the metric's
+    best value (nothing was lost); without it, None means that there is no mean.
+    n is the number of clips scored; `failed` counts the clips that could not be, and they are in no mean.
+    """
+
+    codec: str
+    suite: str
+    dataset: str
+    metric: str
+    value: float | None
+    unit: str
+    higher_is_better: bool
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    n: int
+    failed: int
+    at_bound: bool = False
+    backend: str = ""
+    protocol: str = ""
+    preset: str = ""
+    limit: int | None = None
+    seed: int = 0
+    device: str = ""
+    seconds: float = 0.0
+    codec_revision: str = ""
+    dataset_fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    time: str = ""
+
+    @property
+    def key(self) -> tuple:
+        """What makes two scores the same measurement, made at different times."""
+        return (
+            self.codec, self.suite, self.dataset, self.metric, self.backend, self.protocol, self.preset,
+            self.seed, self.dataset_fingerprint,
+        )  # fmt: skip
+
+    def to_json(self) -> str:
+        """One line of scores.jsonl: strict JSON, with no NaN and no Infinity."""
+        return json.dumps(asdict(self), allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Score:
+        unknown = set(record) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"not a score of this version of Earmark: unknown keys {sorted(unknown)}")
+        return cls(**record)
+
+
+def mean_with_interval(
+    values: Mapping[str, float], groups: Mapping[str, str], seed: int = 0
+) -> tuple[float, float, float, str]:
+    """Mean over clips, and its 95 % interval by bootstrap over groups (speakers, recordings) of clips.
+
+    values, groups: clip id -> value, clip id -> group. Returns mean, low, high and the method's name.
+    The interval is NaN where there are fewer than two groups: one speaker says nothing about the next.
+    Source: the cluster bootstrap as a ratio of per-cluster sums, scipy.stats.bootstrap.
+
+    >>> mean_with_interval({"a": 1.0, "b": 3.0}, {"a": "x", "b": "y"})[:3]
+    (2.0, 1.0, 3.0)
+    """
+    if not values:
+        return math.nan, math.nan, math.nan, "no clips"
+    clips = list(values)
+    names, index = np.unique([groups[clip] for clip in clips], return_inverse=True)
+    array = np.array([values[clip] for clip in clips], dtype=np.float64)
+    method = CI_METHOD.format(unit="clips" if len(names) == len(clips) else f"{len(names)} groups of clips")
+    mean = float(array.mean())
+    if len(names) < 2:
+        return mean, math.nan, math.nan, "none: one group of clips"
+    if not np.isfinite(mean) or np.ptp(array) == 0:
+        return mean, mean, mean, method
+    from scipy import stats
+
+    interval = stats.bootstrap(
+        (np.bincount(index, weights=array), np.bincount(index).astype(np.float64)),
+        lambda sums, counts, axis=-1: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return mean, float(interval.low), float(interval.high), method
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where JSON has no word for it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def append_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Append to scores.jsonl; nothing that an earlier run measured is lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(score.to_json() + "\n" for score in scores)
+
+
+def read_scores(path: Path) -> list[Score]:
+    """The newest score of each measurement in a scores.jsonl, in the order of the file.
+
+    Raises ValueError with file and line where a line is not a score. A last line without its newline was cut off by a
+    killed run and is passed over.
+    """
+    newest: dict[tuple, Score] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        try:
+            score = Score.from_dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            if not line.endswith("\n"):
+                break
+            raise ValueError(f"{path}:{number}: not a score ({error})") from error
+        newest[score.key] = score
+    return list(newest.values())
+
+
+def write_clips(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Merge per-clip values into clips.parquet; a clip measured again replaces its old value.
+
+    rows: dicts with codec, suite, dataset, metric, backend, protocol, preset, seed, dataset_fingerprint, clip, group,
+    value (None where infinite or failed), at_bound, error (None where scored).
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if not rows:
+        return
+    schema = pyarrow.schema(
+        [(name, pyarrow.string()) for name in _CLIP_KEY if name != "seed"]
+        + [("seed", pyarrow.int64()), ("group", pyarrow.string()), ("value", pyarrow.float64())]
+        + [("at_bound", pyarrow.bool_()), ("error", pyarrow.string())]
+    )
+    old = pyarrow.parquet.read_table(path, schema=schema).to_pylist() if path.exists() else []
+    merged = {tuple(row[name] for name in _CLIP_KEY): row for row in [*old, *rows]}
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(merged.values()), schema=schema), partial)
+    partial.replace(path)
+
+
+_CLIP_KEY = (
+    "codec", "suite", "dataset", "metric", "backend", "protocol", "preset", "seed", "dataset_fingerprint", "clip",
+)  # fmt: skip

@@ -1,0 +1,77 @@
+"""Score tables: one row a codec and dataset, one column a metric, as terminal text, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from earmark.reports.scores import Score
+
+
+def cell(score: Score | None) -> str:
+    """A score in a table: its value, half of its interval, and a mark where clips failed."""
+    if score is None:
+        return ""
+    failed = f" ({score.failed} failed)" if score.failed else ""
+    if score.value is None:
+        return ("∞" if score.at_bound else "-") + failed
+    spread = ""
+    if score.ci_low is not None and score.ci_high is not None:
+        spread = f" ±{(score.ci_high - score.ci_low) / 2:.2g}"
+    return f"{score.value:.3g}{spread}{failed}"
+
+
+def _grid(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows. The arrow beside a metric says which way is better."""
+    metrics = list(dict.fromkeys((score.metric, score.unit, score.higher_is_better) for score in scores))
+    metrics.sort(key=lambda metric: metric[0] != "bitrate_kbps")  # what is spent, before what is had for it
+    places = list(dict.fromkeys((score.codec, score.dataset) for score in scores))
+    places.sort(key=lambda place: place[1])
+    by_place = {(score.codec, score.dataset, score.metric): score for score in scores}
+    header = ["codec", "dataset", "n"]
+    header += [f"{name} {'↑' if higher else '↓'}" for name, _, higher in metrics]
+    rows = []
+    for codec, dataset in places:
+        cells = [by_place.get((codec, dataset, name)) for name, _, _ in metrics]
+        n = max(score.n for score in cells if score)
+        rows.append([codec, dataset, str(n), *(cell(score) for score in cells)])
+    return header, rows
+
+
+def terminal(scores: Sequence[Score]) -> str:
+    """A table for a terminal, one block a dataset."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    for dataset in sorted({score.dataset for score in scores}):
+        header, rows = _grid([score for score in scores if score.dataset == dataset])
+        table = Table(title=f"{dataset} (mean ± half of the 95 % interval)", title_justify="left")
+        for index, name in enumerate(header):
+            if name != "dataset":
+                table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        for codec, _, *cells in rows:
+            table.add_row(codec, *cells)
+        console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def markdown(scores: Sequence[Score]) -> str:
+    """The same as a Markdown table."""
+    header, rows = _grid(scores)
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def as_csv(scores: Sequence[Score]) -> str:
+    """One line a score, with its interval, n and failures: for a spreadsheet."""
+    names = (
+        "codec", "suite", "dataset", "metric", "value", "unit", "higher_is_better", "ci_low", "ci_high", "n", "failed",
+        "at_bound", "backend", "protocol", "preset", "limit", "device", "codec_revision", "dataset_fingerprint", "time",
+    )  # fmt: skip
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([getattr(score, name) for name in names] for score in scores)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Suites: what is measured. Each test asks one question; `pytest suites/` asks all of them."""

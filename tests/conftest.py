@@ -1,0 +1,54 @@
+"""What the project's own tests share: a home of their own, a tiny dataset, and the real recordings where they are."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from earmark.tests.helpers import ROOT, voice, write_dataset, write_manifest
+
+SHARED = ROOT.parent / "shared" / "data"
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach a model hub
+if SHARED.is_dir():
+    os.environ.setdefault("EARMARK_DATA", str(SHARED))
+
+
+@pytest.fixture
+def real() -> Path:
+    """The folder of real recordings; tests that need it are skipped where it is not."""
+    folder = os.environ.get("EARMARK_DATA")
+    if not folder:
+        pytest.skip("EARMARK_DATA is not set: real recordings are needed")
+    return Path(folder)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Three clips of speech-like sound by three speakers, as a dataset called `small`."""
+    wavs = {f"{pitch}.flac": voice(2.0, 16000, pitch) for pitch in (100, 140, 190)}
+    folder = write_dataset(tmp_path / "data", wavs, dataset="small", domain="speech")
+    rows = list(csv.DictReader((folder / "manifest.csv").open()))
+    write_manifest(folder, [row | {"speaker": row["path"], "seconds": "2.0"} for row in rows])
+    return folder
+
+
+@pytest.fixture
+def earmark_pytest(tmp_path: Path):
+    """Run pytest as a user would, in a process of its own: `run(*args, data=folder)` gives the completed process."""
+
+    def run(*args: str, data: Path | None = None, cwd: Path = ROOT, timeout: int = 240) -> subprocess.CompletedProcess:
+        env = os.environ | {"EARMARK_HOME": str(tmp_path / "home"), "PYTHONWARNINGS": "default"}
+        env.pop("EARMARK_DATA", None)
+        env.pop("PYTEST_XDIST_WORKER", None)
+        if data:
+            env["EARMARK_DATA"] = str(data)
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", str(tmp_path / "out"), *args]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+
+    return run

@@ -1,0 +1,90 @@
+"""Codecs as a user would write them, good and bad, for the tests to run as `earmark.tests.own_codecs:Name`."""
+
+import torch
+
+from earmark import Encoded, Info
+
+
+class Halver:
+    """A good little codec: K = 1, 256 levels, one token a sample pair. It counts how often it is called."""
+
+    info = Info(name="halver", sample_rate=16000, frame_rate=8000, codebook_sizes=(256,), domains=("speech",))
+    encoded = 0
+
+    def __init__(self, info, device):
+        self.gain = torch.full((1,), 127.0, device=device)
+
+    def encode(self, wav, lengths, seed):
+        Halver.encoded += len(wav)
+        frames = (lengths + 1) // 2
+        codes = ((wav[:, :, ::2].clamp(-1, 1) * self.gain).round() + 128).long().clamp(0, 255)
+        beyond = torch.arange(codes.shape[2], device=wav.device)[None, None] >= frames[:, None, None]
+        return Encoded(codes.masked_fill(beyond, -1), frames)
+
+    def decode(self, encoded, seed):
+        return ((encoded.codes.clamp(min=0) - 128) / self.gain).repeat_interleave(2, dim=2)
+
+
+class Same:
+    """Gives back what it gets; the base of the bad ones."""
+
+    info = Info(name="same", sample_rate=16000)
+
+    def __init__(self, info, device): ...
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav.clone(), None
+
+
+class WrongShape(Same):
+    info = Info(name="wrong-shape", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav[0], None
+
+
+class RaisesOnOne(Same):
+    """Raises on the clip that starts with a full-scale sample."""
+
+    info = Info(name="raises-on-one", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        if float(wav[0, 0, 0]) > 0.9:
+            raise ValueError("I do not like this clip")
+        return wav.clone(), None
+
+
+class Short(Same):
+    info = Info(name="short", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav[:, :, : wav.shape[2] // 2], None
+
+
+class NotANumber(Same):
+    info = Info(name="not-a-number", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav * float("nan"), None
+
+
+class BadCodes(Halver):
+    info = Info(name="bad-codes", sample_rate=16000, frame_rate=8000, codebook_sizes=(4,))
+
+
+class Restless(Same):
+    """Not deterministic, without saying so."""
+
+    info = Info(name="restless", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav + 0.01 * torch.randn_like(wav), None
+
+
+class Leaky(Same):
+    """Lets the padding and the batch into the clip: it scales by the whole batch's mean."""
+
+    info = Info(name="leaky", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav * (1 + wav.abs().mean()), None

@@ -1,0 +1,126 @@
+"""The catalogue and the registry: every row is valid, and every mistake in a name or a class is explained."""
+
+import sys
+
+import pytest
+import yaml
+
+from earmark.codecs import registry
+from earmark.codecs.contract import Info, capabilities_of
+from earmark.codecs.registry import CatalogueError, CodecNotFoundError
+
+BITRATES = {"encodec-24k-8": 6.0, "mimi-8": 1.1, "dac-24k-8": 6.0, "dac-44k-9": 7.75, "constant": 4.0}
+
+
+def test_every_row_is_valid_and_its_class_can_do_what_it_says():
+    for entry in registry.catalogue().values():
+        cls = registry._import_adapter(entry.adapter)
+        assert set(entry.info.capabilities) == set(capabilities_of(cls)), entry.name
+
+
+@pytest.mark.parametrize(("name", "kbps"), BITRATES.items())
+def test_bitrate_comes_from_the_codebooks(name, kbps):
+    # EnCodec: 75 frames/s x 8 codebooks x 10 bits; Mimi: 12.5 x 8 x 11; DAC 44k: 44100 / 512 x 9 x 10
+    assert registry.find(name).info.bitrate_kbps == pytest.approx(kbps, abs=0.005)
+
+
+def test_an_unknown_name_gives_the_nearest():
+    with pytest.raises(CodecNotFoundError, match=r"unknown codec 'opus-13': did you mean opus-12"):
+        registry.find("opus-13")
+
+
+def test_a_misspelt_key_names_file_family_and_key(tmp_path, monkeypatch):
+    row = {"family": "f", "title": "t", "adaptor": "a.b:C", "info": {}, "proved": "stub", "variants": {}}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump([row]))
+    monkeypatch.setattr(registry, "CATALOGUE", tmp_path)
+    with pytest.raises(CatalogueError, match=r"(?s)bad.yaml: family 'f'.*adaptor"):
+        registry.catalogue.__wrapped__()
+
+
+def test_variants_share_a_row():
+    small, large = registry.find("mimi-8"), registry.find("mimi-32")
+    assert small.adapter == large.adapter
+    assert small.checkpoint == large.checkpoint
+    assert (small.info.num_codebooks, large.info.num_codebooks) == (8, 32)
+
+
+def test_absent_weights_say_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    status = registry.status(registry.find("mimi-8"))
+    assert not status.ready
+    assert str(status).startswith("weights missing; run: hf download kyutai/mimi")
+
+
+def test_a_missing_package_says_what_to_install():
+    entry = registry.find("opus-12").model_copy(update={"packages": ("no_such_package",)})
+    assert str(registry.status(entry)) == "package missing; run: pip install no_such_package"
+
+
+GOOD = """
+import earmark
+class Mine:
+    info = earmark.Info(name="mine", sample_rate=16000)
+    def __init__(self, info, device): ...
+    def reconstruct(self, wav, lengths, seed): return wav, None
+class NoInfo: ...
+class Thief(Mine):
+    info = earmark.Info(name="opus-12", sample_rate=16000)
+class Idle:
+    info = earmark.Info(name="idle", sample_rate=16000)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_codec_under_test.py").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    yield "own_codec_under_test"
+    sys.modules.pop("own_codec_under_test", None)
+    sys.path.remove(str(tmp_path))
+
+
+def test_a_class_of_your_own_is_found_from_the_current_folder(own):
+    entry = registry.find(f"{own}:Mine")
+    assert entry.own
+    assert entry.info.capabilities == ("reconstruct",)
+    assert type(registry.load(entry, "cpu")).__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("NoInfo", CatalogueError, "expected a class attribute `info = earmark.Info"),
+        ("Thief", CatalogueError, "the name 'opus-12' is the catalogue's"),
+        ("Idle", CatalogueError, "has none of encode, decode, reconstruct, latents"),
+        ("Absent", CodecNotFoundError, "own_codec_under_test has no Absent"),
+    ],
+)
+def test_a_class_that_is_no_codec_is_explained(own, name, error, message):
+    with pytest.raises(error, match=message):
+        registry.find(f"{own}:{name}")
+
+
+def test_a_module_that_is_not_there_is_named(own):
+    with pytest.raises(CodecNotFoundError, match=r"cannot import nowhere"):
+        registry.find("nowhere:Mine")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"codebook_sizes": "8*1024"}, "expected K x V such as '8x1024'"),
+        ({"codebook_sizes": "8x1024"}, "need a frame_rate"),
+        ({"codebook_sizes": "8x1024", "frame_rate": 50, "strides": (1, 2)}, "2 strides for 8 codebooks"),
+        ({"sample_rat": 1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_an_info_that_does_not_agree_with_itself_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Info(**({"name": "x", "sample_rate": 16000} | fields))
+
+
+def test_strides_count_in_the_bitrate():
+    # SNAC 24 kHz: 47 frames/s of 12 bits at strides 4, 2, 1 -> 47 * 12 * (1/4 + 1/2 + 1) = 987 bit/s
+    info = Info(name="x", sample_rate=24000, frame_rate=47, codebook_sizes="3x4096", strides=(4, 2, 1))
+    assert info.bitrate_kbps == pytest.approx(0.987)

@@ -1,0 +1,108 @@
+"""The score record, its files and its intervals."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from earmark.reports import scores, tables
+from earmark.reports.scores import Score, mean_with_interval
+
+SCORE = Score("opus-6", "reconstruction", "speech", "stoi", 0.8, "1", True, 0.7, 0.9, "bootstrap", 10, 0)
+
+
+def test_interval_covers_the_truth_about_95_times_in_100():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        sample = {str(i): float(v) for i, v in enumerate(rng.normal(3.0, 1.0, 40))}
+        _, low, high, _ = mean_with_interval(sample, dict(zip(sample, sample, strict=True)))
+        covered += low <= 3.0 <= high
+    assert 180 <= covered <= 198  # 200 draws at .95, less a little: percentile intervals of 40 are slightly narrow
+
+
+def test_clips_of_one_speaker_are_not_independent():
+    """Four speakers, ten equal clips each: forty clips know no more than four."""
+    values = {f"{s}-{i}": float(s) for s in range(4) for i in range(10)}
+    alone = mean_with_interval(values, {clip: clip for clip in values})
+    clustered = mean_with_interval(values, {clip: clip[0] for clip in values})
+    assert alone[0] == clustered[0] == 1.5
+    assert clustered[2] - clustered[1] > 2 * (alone[2] - alone[1])
+    assert "4 groups" in clustered[3]
+
+
+def test_groups_of_unequal_size_keep_the_mean_over_clips():
+    # (1 + 1 + 1 + 5) / 4 = 2, though the groups' means are 1 and 5
+    values = {"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 5.0}
+    assert mean_with_interval(values, {clip: clip[0] for clip in values})[0] == 2.0
+
+
+def test_one_group_has_no_interval():
+    mean, low, _, method = mean_with_interval({"a": 1.0, "b": 2.0}, {"a": "x", "b": "x"})
+    assert mean == 1.5
+    assert math.isnan(low)
+    assert method == "none: one group of clips"
+
+
+def test_no_clips_have_no_mean():
+    assert math.isnan(mean_with_interval({}, {})[0])
+
+
+def test_an_infinite_mean_stays_infinite():
+    assert mean_with_interval({"a": math.inf, "b": 3.0}, {"a": "a", "b": "b"})[0] == math.inf
+
+
+def test_scores_survive_the_file(tmp_path):
+    path = tmp_path / "out" / "scores.jsonl"
+    scores.append_scores(path, [SCORE])
+    scores.append_scores(path, [replace(SCORE, codec="opus-12")])
+    assert scores.read_scores(path) == [SCORE, replace(SCORE, codec="opus-12")]
+
+
+def test_the_newest_of_a_measurement_is_read(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    scores.append_scores(path, [SCORE, replace(SCORE, value=0.9), replace(SCORE, dataset_fingerprint="other")])
+    assert [score.value for score in scores.read_scores(path)] == [0.9, 0.8]
+
+
+def test_a_line_cut_off_by_a_kill_is_passed_over_and_a_broken_one_named(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(SCORE.to_json() + "\n" + SCORE.to_json()[:50])
+    assert scores.read_scores(path) == [SCORE]
+    path.write_text('{"codec": 1\n' + SCORE.to_json() + "\n")
+    with pytest.raises(ValueError, match=r"scores.jsonl:1: not a score"):
+        scores.read_scores(path)
+
+
+def test_a_score_is_strict_json():
+    with pytest.raises(ValueError, match="JSON"):
+        replace(SCORE, value=math.nan).to_json()
+    assert json.loads(SCORE.to_json())["value"] == 0.8
+
+
+def clip_row(clip, value):
+    names = ("codec", "suite", "dataset", "metric", "backend", "protocol", "preset", "dataset_fingerprint")
+    return dict.fromkeys(names, "x") | {"seed": 0, "clip": clip, "group": clip, "value": value} | {
+        "at_bound": False, "error": None
+    }  # fmt: skip
+
+
+def test_clip_values_are_merged_not_lost(tmp_path):
+    import pyarrow.parquet
+
+    path = tmp_path / "clips.parquet"
+    scores.write_clips(path, [clip_row("a", 1.0), clip_row("b", 2.0)])
+    scores.write_clips(path, [clip_row("b", 3.0), clip_row("c", None)])
+    table = pyarrow.parquet.read_table(path).to_pylist()
+    assert {row["clip"]: row["value"] for row in table} == {"a": 1.0, "b": 3.0, "c": None}
+
+
+def test_tables_show_failures_and_bounds():
+    listed = [SCORE, replace(SCORE, metric="sdr", value=None, at_bound=True, failed=2)]
+    for text in (tables.terminal(listed), tables.markdown(listed)):
+        assert "0.8 ±0.1" in text
+        assert "∞ (2 failed)" in text
+    lines = tables.as_csv(listed).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("opus-6,reconstruction,speech,sdr,,1,True")

@@ -1,0 +1,197 @@
+"""The suites as a user runs them: each test here starts pytest in a process of its own and reads what it leaves."""
+
+import itertools
+import json
+import time
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import yaml
+
+from earmark.metrics import METRICS
+from earmark.reports.scores import read_scores
+from earmark.tests.helpers import voice, write_dataset
+
+OWN = "earmark.tests.own_codecs"
+
+
+def scores_of(tmp_path):
+    return {(s.codec, s.dataset, s.metric): s for s in read_scores(tmp_path / "out" / "scores.jsonl")}
+
+
+def passed_and_failed(done):
+    """Counts of pytest's last line."""
+    words = done.stdout.strip().splitlines()[-1].replace("=", " ").replace(",", " ").split()
+    return {word: int(number) for number, word in itertools.pairwise(words) if number.isdigit()}
+
+
+def test_identity_scores_the_best_value_of_every_pairwise_metric(earmark_pytest, small, tmp_path):
+    done = earmark_pytest("suites/test_reconstruction.py", "--codec", "identity", "--data", "small", data=small)
+    assert done.returncode == 0, done.stdout
+    scores = scores_of(tmp_path)
+    measured = {metric for _, _, metric in scores}
+    assert measured >= {"pesq_wb", "pesq_nb", "stoi", "si_sdr", "sdr", "mel_distance_7scale", "mse"}
+    for (_, _, name), score in scores.items():
+        best = METRICS[name].best
+        if np.isinf(best):
+            assert score.value is None, name
+            assert score.at_bound, name
+        else:
+            assert score.value == pytest.approx(best, abs=1e-6), name
+        assert (score.n, score.failed) == (3, 0)
+
+
+def test_quality_rises_with_bitrate_on_real_speech(earmark_pytest, real, tmp_path):
+    """Opus at 6, 12 and 24 kbit/s on twelve clips of LibriSpeech test-other, two workers."""
+    names = [word for bitrate in (6, 12, 24) for word in ("--codec", f"opus-{bitrate}")]
+    select = ["--data", "librispeech_test_other", "--limit", "12", "-k", "pesq_wb or stoi or bitrate", "-n", "2"]
+    done = earmark_pytest("suites/test_reconstruction.py", *names, *select, data=real)
+    assert done.returncode == 0, done.stdout
+    scores = scores_of(tmp_path)
+    for metric in ("bitrate_kbps", "pesq_wb", "stoi"):
+        values = [scores[f"opus-{bitrate}", "librispeech_test_other", metric].value for bitrate in (6, 12, 24)]
+        assert values == sorted(values), (metric, values)
+        assert all(scores[key].n == 12 for key in scores)
+
+
+def test_k_selects_one_codec_and_nothing_else(earmark_pytest, small):
+    done = earmark_pytest("suites/", "-k", "opus-12", "--collect-only", "-q", data=small)
+    listed = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(listed) > 15
+    assert all("[opus-12" in line for line in listed)
+    assert {line.split("::")[0] for line in listed} == {
+        "suites/test_available.py", "suites/test_contract.py", "suites/test_reconstruction.py"
+    }  # fmt: skip
+
+
+def test_collecting_every_suite_imports_nothing_heavy_and_is_quick(earmark_pytest, small):
+    earmark_pytest("suites/", "--collect-only", "-q", data=small)  # bytecode is written
+    started = time.perf_counter()
+    done = earmark_pytest("suites/", "--collect-only", "-q", data=small)
+    assert done.returncode == 0
+    assert time.perf_counter() - started < 15  # 3 s on an idle machine; torch alone would double it
+
+
+def test_two_workers_give_the_scores_of_one(earmark_pytest, small, tmp_path):
+    select = ["suites/test_reconstruction.py", "--codec", "opus-12", "--data", "small"]
+    assert earmark_pytest(*select, data=small).returncode == 0
+    one = {key: (score.value, score.ci_low, score.n) for key, score in scores_of(tmp_path).items()}
+    (tmp_path / "out" / "scores.jsonl").unlink()
+    assert earmark_pytest(*select, "-n", "2", data=small).returncode == 0
+    two = {key: (score.value, score.ci_low, score.n) for key, score in scores_of(tmp_path).items()}
+    assert one == two
+    assert len(one) == 9
+
+
+def test_a_run_leaves_scores_clips_junit_and_allure_results(earmark_pytest, small, tmp_path):
+    import pyarrow.parquet
+
+    junit = tmp_path / "junit.xml"
+    done = earmark_pytest("suites/test_reconstruction.py", "--codec", "g711-mulaw", f"--junitxml={junit}", data=small)
+    assert done.returncode == 0, done.stdout
+    clips = pyarrow.parquet.read_table(tmp_path / "out" / "clips.parquet").to_pylist()
+    stoi = {row["clip"]: row["value"] for row in clips if row["metric"] == "stoi"}
+    assert set(stoi) == {"100.flac", "140.flac", "190.flac"}
+    score = scores_of(tmp_path)["g711-mulaw", "small", "stoi"]
+    assert score.value == pytest.approx(np.mean(list(stoi.values())))
+    properties = {p.get("name"): p.get("value") for p in ElementTree.parse(junit).iter("property")}
+    assert float(properties["stoi_value"]) == score.value
+    results = [json.loads(path.read_text()) for path in (tmp_path / "out" / "allure-results").glob("*-result.json")]
+    assert len(results) == 10
+    assert any(parameter["name"] == "stoi" for result in results for parameter in result["parameters"])
+    kinds = {attachment["type"] for result in results for attachment in result.get("attachments", [])}
+    assert {"text/html", "application/vnd.allure.image.diff"} <= kinds
+    assert "stoi" in done.stdout
+    assert "not gated" in done.stdout
+
+
+def test_thresholds_fail_a_codec_and_the_message_needs_no_explanation(earmark_pytest, small, tmp_path):
+    (tmp_path / "my.yaml").write_text(
+        "thresholds:\n  g711-mulaw:\n    reconstruction:\n      small:\n"
+        "        stoi: {min: 1.5, unit: '1', from: wishful thinking}\n"
+    )
+    select = ["suites/test_reconstruction.py", "--codec", "g711-mulaw", "-k", "test_stoi"]
+    done = earmark_pytest(*select, "--thresholds", str(tmp_path / "my.yaml"), data=small)
+    assert done.returncode == 1
+    assert "threshold missed: stoi of g711-mulaw on small is" in done.stdout
+    assert "expected at least 1.5" in done.stdout
+    assert "my.yaml:5, from wishful thinking" in done.stdout
+
+
+def test_a_first_run_writes_thresholds_that_the_second_passes(earmark_pytest, small, tmp_path):
+    written = str(tmp_path / "first.yaml")
+    select = ["suites/test_reconstruction.py", "--codec", f"{OWN}:Halver", "--data", "small"]
+    assert earmark_pytest(*select, "--write-thresholds", written, data=small).returncode == 0
+    content = yaml.safe_load((tmp_path / "first.yaml").read_text())
+    assert content["thresholds"]["halver"]["reconstruction"]["small"]["pesq_wb"]["min"] > 1
+    again = earmark_pytest(*select, "--thresholds", written, data=small)
+    assert again.returncode == 0, again.stdout
+    assert "not gated" not in again.stdout
+
+
+def test_bad_clips_are_counted_named_and_in_no_mean(earmark_pytest, tmp_path):
+    wavs = {f"{pitch}.flac": voice(2.0, 16000, pitch) for pitch in (100, 140, 190)}
+    folder = write_dataset(tmp_path / "data", wavs, dataset="small", domain="speech")
+    (folder / "140.flac").write_bytes((folder / "140.flac").read_bytes()[:-50])
+    select = ["suites/test_reconstruction.py", "--codec", "g711-mulaw", "-k", "test_stoi or comes_back"]
+    done = earmark_pytest(*select, data=folder)
+    assert done.returncode == 1
+    score = scores_of(tmp_path)["g711-mulaw", "small", "stoi"]
+    assert (score.n, score.failed) == (2, 1)
+    assert "1 of 3 clips failed" in done.stdout
+    assert "140.flac: its sha256 is not the manifest's" in done.stdout
+
+
+def test_strange_audio_is_scored_like_any_other(earmark_pytest, tmp_path):
+    """Eight channels, 192 kHz, 8 kHz and stereo in one dataset."""
+    folder = tmp_path / "data"
+    wavs = {"eight.wav": np.stack([voice(2.0, 192000)] * 8, axis=1)}
+    write_dataset(folder, wavs, sample_rate=192000, dataset="small", domain="speech")
+    select = ["suites/test_reconstruction.py", "--codec", "opus-24", "-k", "test_stoi or comes_back"]
+    done = earmark_pytest(*select, data=folder)
+    assert done.returncode == 0, done.stdout
+    assert scores_of(tmp_path)["opus-24", "small", "stoi"].value > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--codec", "opus-13"], "unknown codec 'opus-13': did you mean opus-12"),
+        (["--data", "smal"], "unknown dataset 'smal': did you mean small"),
+        (["--codec", "nowhere:Mine"], "cannot import nowhere"),
+        (["--thresholds", "none.yaml"], "none.yaml: cannot be read"),
+        (["--limit", "0"], "--limit 0: expected at least 1"),
+        (["--require", "mimy"], "--require mimy; did you mean mimi"),
+    ],
+)
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "two workers"])
+def test_a_mistake_in_the_command_is_one_clear_error(earmark_pytest, small, arguments, message, workers):
+    done = earmark_pytest("suites/", *arguments, *workers, data=small)
+    assert done.returncode == 4
+    assert (done.stdout + done.stderr).count(message) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_absent_weights_are_a_skip_and_with_require_a_failure(earmark_pytest, small):
+    select = ["suites/test_available.py", "--codec", "mimi-8", "-rs"]
+    done = earmark_pytest(*select, data=small)
+    assert done.returncode == 0
+    assert "weights missing; run: hf download kyutai/mimi" in done.stdout
+    done = earmark_pytest(*select, "--require", "mimi", data=small)
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "test"),
+    [("Restless", "test_determinism"), ("Leaky", "test_padding"), ("Leaky", "test_batch"), ("Short", "test_length"),
+     ("WrongShape", "test_length"), ("BadCodes", "test_codes"), ("NotANumber", "test_silence")],
+)  # fmt: skip
+def test_the_contract_catches_a_bad_codec(earmark_pytest, small, name, test):
+    done = earmark_pytest("suites/test_contract.py", "--codec", f"{OWN}:{name}", "-k", test, data=small)
+    assert passed_and_failed(done).get("failed") == 1, done.stdout
+
+
+def test_the_contract_passes_a_good_codec(earmark_pytest, small):
+    done = earmark_pytest("suites/test_contract.py", "--codec", f"{OWN}:Halver", data=small)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,167 @@
+"""Thresholds: what judges a score, and that no mistake in the file is silent."""
+
+from dataclasses import replace
+
+import pytest
+
+from earmark import thresholds
+from earmark.reports.scores import Score
+from earmark.thresholds import Names, ThresholdsError, load
+
+NAMES = Names(["opus-6", "opus-12", "mp3-32"], ["reconstruction"], ["speech", "music"], ["pesq_wb", "mse"])
+SCORE = Score(
+    codec="opus-6",
+    suite="reconstruction",
+    dataset="speech",
+    metric="pesq_wb",
+    value=2.0,
+    unit="MOS-LQO",
+    higher_is_better=True,
+    ci_low=1.9,
+    ci_high=2.1,
+    ci_method="",
+    n=100,
+    failed=0,
+    dataset_fingerprint="d1",
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, names=NAMES):
+        path = tmp_path / "my.yaml"
+        path.write_text(text)
+        return load(path, names)
+
+    return read
+
+
+BOUND = "{min: 2, unit: x, from: y}"
+
+
+def entry(bound, codec="opus-6", dataset="speech", metric="pesq_wb"):
+    return f"thresholds:\n  '{codec}':\n    reconstruction:\n      '{dataset}':\n        {metric}: {bound}\n"
+
+
+def test_a_mean_at_or_above_its_minimum_passes(read):
+    judged = read(entry("{min: 2.0, unit: MOS-LQO, from: here}")).judge(SCORE)
+    assert judged == thresholds.Verdict()
+
+
+def test_a_miss_shows_value_interval_wish_and_line(read):
+    judged = read(entry("{min: 2.5, unit: MOS-LQO, from: paper}")).judge(SCORE)
+    assert judged.failed is not None
+    assert "pesq_wb of opus-6 on speech is 2 [1.9, 2.1] MOS-LQO (n 100), expected at least 2.5" in judged.failed
+    assert "my.yaml:5, from paper" in judged.failed
+
+
+def test_a_maximum_bounds_from_above(read):
+    assert read(entry("{max: 1.5, unit: MOS-LQO, from: here}")).judge(SCORE).failed.endswith("from here)")
+
+
+def test_the_more_specific_entry_judges(read):
+    text = entry("{min: 3, unit: MOS-LQO, from: all}", codec="opus-*") + (
+        "  opus-6:\n    reconstruction:\n      speech:\n        pesq_wb: {min: 1, unit: MOS-LQO, from: this}\n"
+    )
+    judge = read(text)
+    assert judge.judge(SCORE) == thresholds.Verdict()
+    assert judge.judge(replace(SCORE, codec="opus-12")).failed
+
+
+def test_of_equally_specific_entries_the_later_judges(read):
+    text = entry("{min: 3, unit: MOS-LQO, from: first}", codec="opus-*") + (
+        "  'op*':\n    reconstruction:\n      speech:\n        pesq_wb: {min: 1, unit: MOS-LQO, from: later}\n"
+    )
+    assert read(text).find(SCORE).bound.origin == "later"
+
+
+def test_defaults_judge_what_no_entry_matches(read):
+    judge = read("defaults:\n  pesq_wb: {min: 2.5, unit: MOS-LQO, from: house}\n")
+    assert "from house" in judge.judge(SCORE).failed
+
+
+@pytest.mark.parametrize(
+    ("bound", "reason"),
+    [
+        ("{min: 3, unit: MOS-LQO, from: x, data: d2}", "data d2"),
+        ("{min: 3, unit: MOS-LQO, from: x, backend: other}", "backend 'other'"),
+        ("{min: 3, unit: MOS-LQO, from: x, preset: paper}", "preset 'paper'"),
+        ("{min: 3, unit: dB, from: x}", "the unit 'dB'"),
+    ],
+)
+def test_a_bound_for_other_conditions_does_not_judge_and_says_so(read, bound, reason):
+    judged = read(entry(bound)).judge(SCORE)
+    assert judged.failed is None
+    assert reason in judged.ungated
+
+
+def test_without_a_threshold_a_score_is_not_gated(read):
+    assert read("{}").judge(SCORE).ungated == "no threshold"
+
+
+@pytest.mark.parametrize(
+    "score",
+    [replace(SCORE, value=None, n=0, failed=0), replace(SCORE, n=98, failed=2)],
+    ids=["not a number", "2 % failed clips"],
+)
+def test_nan_and_failed_clips_fail_without_any_threshold(read, score):
+    assert read("{}").judge(score).failed.startswith("codec failed:")
+
+
+def test_one_percent_failed_clips_is_allowed(read):
+    assert read("{}").judge(replace(SCORE, n=99, failed=1)).failed is None
+
+
+@pytest.mark.parametrize(("higher", "bound"), [(True, "min: 1e9"), (False, "max: -1e9")])
+def test_an_infinite_score_is_at_its_best(read, higher, bound):
+    score = replace(SCORE, value=None, at_bound=True, higher_is_better=higher)
+    assert read(entry(f"{{{bound}, unit: MOS-LQO, from: x}}")).judge(score) == thresholds.Verdict()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (entry(BOUND, codec="opus-7"), r"my.yaml:2: unknown codec 'opus-7'; did you mean opus-6"),
+        (entry(BOUND, codec="flac-*"), r"my.yaml:2: unknown codec 'flac-\*'"),
+        (entry(BOUND, dataset="speach"), r"my.yaml:4: unknown dataset 'speach'; did you mean speech"),
+        (entry(BOUND, metric="pesq_bw"), r"my.yaml:5: unknown metric 'pesq_bw'; did you mean pesq_wb"),
+        (entry("{mim: 2, unit: x, from: y}"), r"my.yaml:5: unknown key 'mim'; did you mean min"),
+        (entry("{unit: x, from: y}"), r"my.yaml:5: .*expected min or max"),
+        (entry("{min: two, unit: x, from: y}"), r"my.yaml:5: min: Input should be a valid number"),
+        (entry("{min: 2, from: y}"), r"my.yaml:5: unit: Field required"),
+        (entry("3.1"), r"my.yaml:5: expected a mapping, found 3.1"),
+        ("threshold: {}\n", r"my.yaml:1: unknown key 'threshold'; did you mean thresholds"),
+        ("thresholds:\n  opus-6: {}\n  opus-6: {}\n", r"my.yaml:3: the key 'opus-6' is there twice"),
+        ("thresholds: [\n", r"my.yaml: not YAML"),
+    ],
+)
+def test_every_mistake_names_its_line_and_the_nearest_name(read, text, message):
+    with pytest.raises(ThresholdsError, match=message):
+        read(text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ThresholdsError, match=r"none.yaml: cannot be read"):
+        load(tmp_path / "none.yaml")
+
+
+def test_written_thresholds_pass_what_they_were_written_from_and_catch_less(read):
+    scores = [
+        SCORE,
+        replace(SCORE, metric="mse", unit="1", value=0.01, higher_is_better=False, ci_low=None, ci_high=None),
+    ]
+    judge = read(thresholds.as_yaml(scores, "measured"))
+    assert [judge.judge(score) for score in scores] == [thresholds.Verdict()] * 2
+    assert judge.judge(replace(SCORE, value=1.85)).failed  # half of the interval, .1, is more than 2 %
+    assert judge.judge(replace(scores[1], value=0.0103)).failed
+    assert "not gated" not in str(judge.judge(replace(SCORE, dataset_fingerprint="d2")))
+    assert judge.judge(replace(SCORE, dataset_fingerprint="d2")).ungated
+
+
+def test_the_shipped_file_is_valid():
+    from earmark.codecs.registry import catalogue
+    from earmark.data.cards import cards
+    from earmark.scoring import SCORED
+
+    suites = ["reconstruction"]
+    load(thresholds.DEFAULT, Names([*catalogue()], suites, [*cards()], [*SCORED]))

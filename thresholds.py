@@ -1,0 +1,280 @@
+"""Thresholds: what "good" means, read from YAML, and the judgement of a score by them.
+
+The file is keyed codec / suite / dataset / metric; codec, suite and dataset may be patterns (`opus-*`, `*`). The most
+specific entry judges: one with more names spelt out wins, and of two equals the later. `defaults:` judges the metrics
+that no entry matches. Every mistake in the file is an error that names its line and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from earmark.reports.scores import Score
+
+DEFAULT = Path(__file__).parent / "thresholds.yaml"
+MAX_FAILED = 0.01  # more failed clips than this share fail the gate
+MARGIN = 0.02  # what --write-thresholds leaves below a measured value, as a share of it (at least half its interval)
+
+
+class ThresholdsError(ValueError):
+    """A thresholds file that cannot be used; the message names file, line and the nearest valid name."""
+
+
+class Bound(BaseModel):
+    """What a mean must reach, and where that was said.
+
+    min, max   at least one; in `unit`.
+    from       where the value came from: a measurement, a paper, a decision.
+    data       dataset fingerprint that it was measured on; scores on other data are not gated by it.
+    protocol, preset, backend   where given, only scores made so are gated by it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    min: float | None = None
+    max: float | None = None
+    unit: str
+    origin: str = Field(alias="from")
+    data: str | None = None
+    protocol: str | None = None
+    preset: str | None = None
+    backend: str | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("expected min or max")
+        return self
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A bound and whom it is for: patterns of codec, suite and dataset, a metric, and the line it stands on."""
+
+    codec: str
+    suite: str
+    dataset: str
+    metric: str
+    bound: Bound
+    where: str
+
+    def matches(self, score: Score) -> bool:
+        named = ((score.codec, self.codec), (score.suite, self.suite), (score.dataset, self.dataset))
+        return score.metric == self.metric and all(fnmatch.fnmatchcase(name, pattern) for name, pattern in named)
+
+    @property
+    def specificity(self) -> int:
+        """How many of codec, suite and dataset are spelt out; a part of a name counts for less than the whole."""
+        return sum(2 * (not _is_pattern(part)) + (part != "*") for part in (self.codec, self.suite, self.dataset))
+
+
+@dataclass(frozen=True)
+class Names:
+    """The valid names, to check a file against."""
+
+    codecs: Collection[str]
+    suites: Collection[str]
+    datasets: Collection[str]
+    metrics: Collection[str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of a score: failed says why it must not pass, ungated why nothing judged it."""
+
+    failed: str | None = None
+    ungated: str | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Every threshold of a file, in its order; defaults apart."""
+
+    entries: tuple[Threshold, ...]
+    defaults: tuple[Threshold, ...]
+
+    def judge(self, score: Score) -> Verdict:
+        """Judge a score: NaN, and more than 1 % failed clips, fail with or without a threshold."""
+        named = f"{score.metric} of {score.codec} on {score.dataset}"
+        if score.failed > MAX_FAILED * (score.n + score.failed):
+            return Verdict(failed=f"codec failed: {named}: {score.failed} of {score.n + score.failed} clips failed")
+        if score.value is None and not score.at_bound:
+            return Verdict(failed=f"codec failed: {named} has no finite mean")
+        threshold = self.find(score)
+        if threshold is None:
+            return Verdict(ungated="no threshold")
+        if other := _other_conditions(threshold.bound, score):
+            return Verdict(ungated=f"{threshold.where} is for {other}")
+        return Verdict(failed=_miss(named, score, threshold))
+
+    def find(self, score: Score) -> Threshold | None:
+        """The threshold that judges a score: the most specific, of equals the later; else a default."""
+        for group in (self.entries, self.defaults):
+            matching = [threshold for threshold in group if threshold.matches(score)]
+            if matching:
+                return max(enumerate(matching), key=lambda item: (item[1].specificity, item[0]))[1]
+        return None
+
+
+def _is_pattern(name: str) -> bool:
+    return any(char in name for char in "*?[")
+
+
+def _other_conditions(bound: Bound, score: Score) -> str | None:
+    """What a bound was set for and the score was not made with; None where they agree."""
+    if bound.data is not None and bound.data != score.dataset_fingerprint:
+        return f"the data {bound.data}, this run used {score.dataset_fingerprint} (other clips, or a limit)"
+    for name in ("protocol", "preset", "backend"):
+        wanted, got = getattr(bound, name), getattr(score, name)
+        if wanted is not None and wanted != got:
+            return f"{name} {wanted!r}, this run used {got!r}"
+    if bound.unit != score.unit:
+        return f"the unit {bound.unit!r}, the metric's is {score.unit!r}"
+    return None
+
+
+def _miss(named: str, score: Score, threshold: Threshold) -> str | None:
+    """The message of a missed threshold, None where it is met. An infinite score is at its metric's best value."""
+    value = score.value if score.value is not None else (float("inf") if score.higher_is_better else float("-inf"))
+    low, high = threshold.bound.min, threshold.bound.max
+    if (low is None or value >= low) and (high is None or value <= high):
+        return None
+    wanted = f"at least {low:g}" if low is not None and value < low else f"at most {high:g}"
+    interval = "" if score.ci_low is None else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
+    return (
+        f"threshold missed: {named} is {value:.4g}{interval} {score.unit} (n {score.n}), expected {wanted} "
+        f"({threshold.where}, from {threshold.bound.origin})"
+    )
+
+
+def load(path: Path, names: Names | None = None) -> Thresholds:
+    """Read a thresholds file; with `names`, every codec, suite, dataset and metric in it must be one of them."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except OSError as error:
+        raise ThresholdsError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise ThresholdsError(f"{path}: not YAML: {error}") from error
+    reader = _Reader(path, tree, names)
+    reader.refuse_repeated_keys(tree)
+    content = reader.mapping(content or {}, ())
+    reader.known_key(content, (), ("defaults", "thresholds"))
+    return Thresholds(
+        tuple(reader.thresholds(content.get("thresholds") or {})),
+        tuple(reader.defaults(content.get("defaults") or {})),
+    )
+
+
+class _Reader:
+    """Walks the file's content with its YAML tree beside it, so that every error has a line."""
+
+    def __init__(self, path: Path, tree: yaml.Node | None, names: Names | None) -> None:
+        self.path, self.tree, self.names = path, tree, names
+
+    def thresholds(self, content: Any) -> Iterable[Threshold]:
+        top = ("thresholds",)
+        for codec, suites in self.mapping(content, top).items():
+            self.known_name("codec", codec, (*top, codec))
+            for suite, datasets in self.mapping(suites, (*top, codec)).items():
+                self.known_name("suite", suite, (*top, codec, suite))
+                for dataset, metrics in self.mapping(datasets, (*top, codec, suite)).items():
+                    at = (*top, codec, suite, dataset)
+                    self.known_name("dataset", dataset, at)
+                    yield from self.bounds(metrics, at, codec, suite, dataset)
+
+    def defaults(self, content: Any) -> Iterable[Threshold]:
+        return self.bounds(content, ("defaults",), "*", "*", "*")
+
+    def bounds(self, metrics: Any, at: tuple, codec: str, suite: str, dataset: str) -> Iterable[Threshold]:
+        for metric, raw in self.mapping(metrics, at).items():
+            here = (*at, metric)
+            self.known_name("metric", metric, here)
+            yield Threshold(codec, suite, dataset, metric, self.bound(raw, here), self.where(here))
+
+    def bound(self, raw: Any, at: tuple) -> Bound:
+        raw = self.mapping(raw, at)
+        self.known_key(raw, at, [field.alias or name for name, field in Bound.model_fields.items()])
+        try:
+            return Bound.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            self.fail((*at, *first["loc"]), f"{key or 'the bound'}: {first['msg']}")
+
+    def mapping(self, value: Any, at: tuple) -> dict:
+        if not isinstance(value, dict):
+            self.fail(at, f"expected a mapping, found {value!r}")
+        return value
+
+    def known_key(self, raw: dict, at: tuple, keys: Collection[str]) -> None:
+        for key in raw:
+            if key not in keys:
+                self.fail((*at, key), f"unknown key {key!r}{nearest(str(key), keys)}")
+
+    def known_name(self, kind: str, name: Any, at: tuple) -> None:
+        """A name must be known and a pattern must match something; a typo would gate nothing, silently."""
+        if self.names is None:
+            return
+        known = getattr(self.names, f"{kind}s")
+        if not fnmatch.filter(known, str(name)):
+            self.fail(at, f"unknown {kind} {name!r}{nearest(str(name), known)}")
+
+    def refuse_repeated_keys(self, node: yaml.Node | None) -> None:
+        """YAML keeps the last of two equal keys; the first would be lost without a word."""
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ThresholdsError(f"{self.path}:{key.start_mark.line + 1}: the key {key.value!r} is there twice")
+            seen.add(key.value)
+            self.refuse_repeated_keys(value)
+
+    def fail(self, at: tuple, message: str) -> Any:
+        raise ThresholdsError(f"{self.where(at)}: {message}")
+
+    def where(self, at: tuple) -> str:
+        """`file:line` of the key that a path of keys leads to."""
+        node, line = self.tree, 1
+        for key in at:
+            found = [(k, v) for k, v in getattr(node, "value", []) if k.value == str(key)]
+            if not found:
+                break
+            line, node = found[-1][0].start_mark.line + 1, found[-1][1]
+        return f"{self.path}:{line}"
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint at the nearest valid names, for the end of an error."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(sorted(known)[:12])}"
+
+
+def as_yaml(scores: Iterable[Score], origin: str) -> str:
+    """A thresholds file that these scores pass, with a margin: 2 % of the value or half of its interval."""
+    tree: dict = {}
+    for score in scores:
+        if score.value is None or score.failed > MAX_FAILED * (score.n + score.failed):
+            continue  # an infinite score has no margin, and a failed one must not become the rule
+        at = tree.setdefault(score.codec, {}).setdefault(score.suite, {}).setdefault(score.dataset, {})
+        at[score.metric] = _bound_below(score, origin)
+    return yaml.safe_dump({"thresholds": tree}, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _bound_below(score: Score, origin: str) -> dict[str, Any]:
+    assert score.value is not None
+    half = (score.ci_high - score.ci_low) / 2 if score.ci_low is not None and score.ci_high is not None else 0.0
+    margin = max(MARGIN * abs(score.value), half)
+    side, value = ("min", score.value - margin) if score.higher_is_better else ("max", score.value + margin)
+    bound = {side: float(f"{value:.4g}"), "unit": score.unit, "from": origin, "data": score.dataset_fingerprint}
+    conditions = {"protocol": score.protocol, "preset": score.preset, "backend": score.backend}
+    return bound | {name: text for name, text in conditions.items() if text and name != "preset"}
