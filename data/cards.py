@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -21,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earmark.data.manifest import Clip, read_manifest
+from earmark.paths import data_folder
 
 Domain = Literal["speech", "music", "sound", "general"]
 Use = Literal["reconstruction", "id_sensitivity", "lm", "probe"]
@@ -91,17 +91,6 @@ class Dataset:
         return self.card.domain
 
 
-def data_folder() -> Path | None:
-    """The folder of a user's real recordings (EARMARK_DATA), None where it is not set."""
-    folder = os.environ.get("EARMARK_DATA")
-    return Path(folder).expanduser().resolve() if folder else None
-
-
-def home() -> Path:
-    """The one folder for data, weights and the store: EARMARK_HOME, else ~/.cache/earmark."""
-    return Path(os.environ.get("EARMARK_HOME") or "~/.cache/earmark").expanduser()
-
-
 @functools.cache
 def _written_cards() -> dict[str, Card]:
     cards = {}
@@ -158,6 +147,8 @@ def select(names: Sequence[str]) -> list[Card]:
         else:
             nearest = difflib.get_close_matches(name, [*known, *groups], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`earmark data` lists them."
+            if data_folder() is None:
+                hint += " EARMARK_DATA is not set: only the embedded data is known."
             raise DataError(f"unknown dataset {name!r}: {hint}")
     return list(chosen.values())
 
