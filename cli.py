@@ -23,20 +23,18 @@ def codecs() -> None:
 
     from earmark.codecs import registry
 
-    table = Table("codec", "kbit/s", "Hz", "frames/s", "type", "licence", "proved", "status")
+    table = Table("codec", "kbit/s", "Hz", "frames/s", "K", "type", "proved", "status")
+    needed: dict[str, str] = {}
     for entry in registry.catalogue().values():
-        info = entry.info
-        numbers = (info.bitrate_kbps, info.sample_rate, info.frame_rate)
-        cells = ["" if number is None else f"{number:.4g}" if number < 1000 else f"{number:g}" for number in numbers]
-        table.add_row(
-            info.name,
-            *cells,
-            info.feature_type or "",
-            info.licence or "",
-            entry.proved or "",
-            str(registry.status(entry)),
-        )
+        info, status = entry.info, registry.status(entry)
+        numbers = (info.bitrate_kbps, info.sample_rate, info.frame_rate, info.num_codebooks or None)
+        cells = ["" if number is None else f"{round(number, 2):g}" for number in numbers]
+        table.add_row(info.name, *cells, info.feature_type or "", entry.proved or "", status.reason)
+        if status.command:
+            needed[status.command] = f"{needed.get(status.command, '')} {info.name}".strip()
     Console().print(table)
+    for command, names in needed.items():
+        typer.echo(f"for {names}:\n    {command}")
 
 
 @app.command()
@@ -48,12 +46,13 @@ def data() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from earmark import paths
     from earmark.data import cards
     from earmark.data.manifest import ManifestError
 
     table = Table("dataset", "domain", "clips", "minutes", "used by", "licence", "title")
     try:
-        present = cards.select(["sampler", *(["real"] if cards.data_folder() else [])])
+        present = cards.select(["sampler", *(["real"] if paths.data_folder() else [])])
         for card in present:
             clips = cards.load(card).clips
             minutes = sum(clip.seconds or 0 for clip in clips) / 60
@@ -79,12 +78,13 @@ def report(reports: Reports = Path("reports/out"), html: bool = True) -> None:
     """
     from earmark.reports import allure, tables
     from earmark.reports.scores import read_scores
+    from earmark.scoring import in_order
 
     path = reports / "scores.jsonl"
     if not path.is_file():
         raise _fail(f"{path}: no scores there; run `pytest suites/` first, or name its folder with --reports")
     try:
-        scores = read_scores(path)
+        scores = in_order(read_scores(path))
     except ValueError as error:
         raise _fail(error) from error
     typer.echo(tables.terminal(scores))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
+from earmark import paths
 from earmark import thresholds as thresholds_file
 from earmark.codecs import registry
 from earmark.codecs.registry import Entry, Status
@@ -73,7 +74,7 @@ class Run:
     def store(self) -> Store:
         from earmark.store.store import Store
 
-        return Store(cards.home() / "store", self.device, self.plan.run)
+        return Store(paths.home() / "store", self.device, self.plan.run)
 
     @cached_property
     def device_name(self) -> str:
@@ -194,9 +195,9 @@ def _resolve(config: pytest.Config) -> Plan:
     """Find every codec and dataset that the options name."""
     option = config.option
     codecs = [registry.find(spec) for spec in option.codec] or [*registry.catalogue().values()]
-    names = [entry.name for entry in codecs]
+    names = {name for entry in codecs for name in (entry.name, entry.family) if name}
     for required in option.require:
-        if not any(required in (entry.name, entry.family) for entry in codecs):
+        if required not in names:
             raise registry.CodecNotFoundError(f"--require {required}{thresholds_file.nearest(required, names)}")
     data = [name.strip() for names in option.data for name in names.split(",") if name.strip()]
     if option.limit is not None and option.limit < 1:
@@ -328,10 +329,20 @@ def _record(item: pytest.Item, measured: Measured, record_property: Callable) ->
     score = measured.score
     for name in ("value", "unit", "ci_low", "ci_high", "n", "failed"):
         record_property(f"{score.metric}_{name}", getattr(score, name))
-    allure.dynamic.parameter(score.metric, describe(score), excluded=True)
+    allure.dynamic.parameter(score.metric, _Unquoted(describe(score)), excluded=True)
     item.stash.setdefault(_MEASURED, []).append(
         {"score": json.loads(score.to_json()), "clips": measured.clip_rows(), "errors": measured.errors}
     )
+
+
+class _Unquoted:
+    """Text as an Allure parameter; a plain string is shown with its quotes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def describe(score: Score) -> str:
@@ -437,7 +448,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ready = run.plan.ready(None)
     limit = f", at most {run.plan.limit} clips each" if run.plan.limit else ""
     return [
-        f"earmark: device {run.device}, preset {run.plan.preset}, store {cards.home() / 'store'}",
+        f"earmark: device {run.device}, preset {run.plan.preset}, store {paths.home() / 'store'}",
         f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
         f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
     ]
@@ -449,9 +460,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if run is None or not run.results:
         return
     from earmark.reports.tables import terminal
+    from earmark.scoring import in_order
 
     terminalreporter.section("scores")
-    terminalreporter.write_line(terminal([Score.from_dict(entry["score"]) for entry in run.results]))
+    terminalreporter.write_line(terminal(in_order([Score.from_dict(entry["score"]) for entry in run.results])))
     for line in _ungated_lines(run) + _failed_lines(run):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import sys
 from collections.abc import Sequence
 
 from earmark.reports.scores import Score
+
+
+WIDTH = 200  # of a table in a log, where there is no terminal to fit
 
 
 def cell(score: Score | None) -> str:
@@ -25,7 +30,6 @@ def cell(score: Score | None) -> str:
 def _grid(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
     """Header and rows. The arrow beside a metric says which way is better."""
     metrics = list(dict.fromkeys((score.metric, score.unit, score.higher_is_better) for score in scores))
-    metrics.sort(key=lambda metric: metric[0] != "bitrate_kbps")  # what is spent, before what is had for it
     places = list(dict.fromkeys((score.codec, score.dataset) for score in scores))
     places.sort(key=lambda place: place[1])
     by_place = {(score.codec, score.dataset, score.metric): score for score in scores}
@@ -44,7 +48,8 @@ def terminal(scores: Sequence[Score]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
     for dataset in sorted({score.dataset for score in scores}):
         header, rows = _grid([score for score in scores if score.dataset == dataset])
         table = Table(title=f"{dataset} (mean ± half of the 95 % interval)", title_justify="left")

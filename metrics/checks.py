@@ -1,0 +1,65 @@
+"""What every pair must satisfy before any metric looks at it, and the forms in which the metrics take it.
+
+Works on numpy arrays and torch tensors alike; importing it costs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array: TypeAlias = "np.ndarray | Tensor"
+
+
+class MetricError(ValueError):
+    """A pair that this metric cannot score; the message says why. Such a clip is counted as failed, never averaged."""
+
+
+def check_pair(reference: Array, estimate: Array) -> None:
+    """Raise unless reference and estimate [..., L] can be compared.
+
+    A mistake of the caller (shapes differ, not floating point) is a ValueError; a clip without an answer (empty,
+    NaN or infinite, silent reference) is a MetricError that says which clip of the batch.
+    """
+    if tuple(reference.shape) != tuple(estimate.shape):
+        raise ValueError(
+            f"reference {tuple(reference.shape)} and estimate {tuple(estimate.shape)} differ in shape; "
+            "trim both to the shorter one first"
+        )
+    for name, wav in (("reference", reference), ("estimate", estimate)):
+        if "float" not in str(wav.dtype):
+            raise ValueError(f"{name} is {wav.dtype}; expected floats in [-1, 1] (divide int16 by 32768)")
+        if 0 in wav.shape:
+            raise MetricError(f"{name} is empty: shape {tuple(wav.shape)}")
+        magnitude: Any = abs(wav)
+        require((magnitude < float("inf")).all(-1), f"{name} holds NaN or infinite samples")
+    require((reference != 0).any(-1), "reference is silent, so there is nothing to compare with")
+
+
+def require(ok: Any, message: str) -> None:
+    """Raise MetricError, naming the first clip whose flag in ok (bool [...]) is False."""
+    flags = ok.reshape(-1).tolist()
+    if not all(flags):
+        raise MetricError(f"clip {flags.index(False)}: {message}")
+
+
+def float64_pair(reference: Array, estimate: Array) -> tuple[Tensor, Tensor]:
+    """The checked pair as float64 tensors, each on the device where it already is."""
+    check_pair(reference, estimate)
+    return _float64_tensor(reference), _float64_tensor(estimate)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """The same values as a numpy array, wherever they are."""
+    return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+
+
+def _float64_tensor(wav: Array) -> Tensor:
+    import torch
+
+    # a copy: torch refuses reversed arrays and warns of read-only ones
+    return torch.from_numpy(np.array(wav, np.float64, order="C")) if isinstance(wav, np.ndarray) else wav.double()
