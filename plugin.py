@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ class Plan(BaseModel):
         ready = [entry for entry in self.codecs if self.statuses[entry.name].ready]
         return [entry for entry in ready if need is None or need in entry.info.capabilities]
 
-    def using(self, use: str, domains: tuple[str, ...]) -> list[Card]:
+    def using(self, use: str | None, domains: tuple[str, ...]) -> list[Card]:
         """The datasets for a suite, of the given domains (all where none is given)."""
         return [card for card in self.cards if use in card.uses and (not domains or card.domain in domains)]
 
@@ -389,11 +389,26 @@ def _judge(config: pytest.Config) -> Thresholds:
     return config.stash[_JUDGE]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Allure's tree: the dimension, then the codec, then the dataset, rather than Python's packages and modules."""
+    names = getattr(getattr(item, "callspec", None), "params", {})
+    codec = names.get("codec") or names.get("listed_codec")
+    if _RUN not in item.config.stash or codec is None:
+        return
+    import allure
+
+    allure.dynamic.parent_suite(item.path.stem.removeprefix("test_"))
+    allure.dynamic.suite(codec)
+    if "dataset" in names:
+        allure.dynamic.sub_suite(names["dataset"])
+
+
 # -- results: workers attach them to their reports, the controller writes them ----------------------------------------
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, Any, Any]:
     report = yield
     if call.when == "call" and _MEASURED in item.stash:
         report.earmark = item.stash[_MEASURED]  # plain JSON: it crosses from worker to controller

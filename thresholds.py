@@ -12,7 +12,7 @@ import fnmatch
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -239,7 +239,7 @@ class _Reader:
             seen.add(key.value)
             self.refuse_repeated_keys(value)
 
-    def fail(self, at: tuple, message: str) -> Any:
+    def fail(self, at: tuple, message: str) -> NoReturn:
         raise ThresholdsError(f"{self.where(at)}: {message}")
 
     def where(self, at: tuple) -> str:

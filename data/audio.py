@@ -67,7 +67,7 @@ def _decode_ffmpeg(content: bytes, path: Path) -> tuple[np.ndarray, int]:
     import av
 
     try:
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), "r") as container:
             stream = container.streams.audio[0]
             resample = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
             frames = [out.to_ndarray() for frame in container.decode(stream) for out in resample.resample(frame)]

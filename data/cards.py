@@ -121,7 +121,7 @@ def _implied(name: str) -> Card:
         name=name,
         title=f"{name} of EARMARK_DATA",
         version=1,
-        domain=domain if domain in ("speech", "music", "sound") else "general",  # type: ignore[arg-type]
+        domain=domain if domain in ("speech", "music", "sound") else "general",
         source=Source(folder="EARMARK_DATA", dataset=name),
         uses=("reconstruction",),
         licence="see its manifest",

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from earmark.reports.scores import Score
 
-
 WIDTH = 200  # of a table in a log, where there is no terminal to fit
 
 

@@ -33,10 +33,11 @@ def of_row(entry: Entry) -> str:
     """
     from earmark.codecs import calls, contract
 
-    module = importlib.import_module(entry.adapter.partition(":")[0])
-    sources = [Path(m.__file__) for m in (module, calls, contract) if m.__file__]
-    weights = _snapshot(entry)
-    return digest(entry.model_dump(mode="json"), weights, _hash_files(sources), versions(entry), resampler())
+    module, _, name = entry.adapter.partition(":")
+    classes = getattr(importlib.import_module(module), name).__mro__
+    ours = {inspect.getfile(cls) for cls in classes if cls.__module__.startswith("earmark.")}
+    sources = sorted(Path(file) for file in {*ours, str(calls.__file__), str(contract.__file__)})
+    return digest(entry.model_dump(mode="json"), _snapshot(entry), _hash_files(sources), versions(entry), resampler())
 
 
 def of_adapter(entry: Entry, adapter: Any) -> str | None:

@@ -50,6 +50,8 @@ class Store:
         """The codec, loaded; one at a time stays in memory."""
         if self._resident is None or self._resident[0] != entry.name:
             self._resident = None  # free the old one first
+            if self.device.startswith("cuda"):
+                _full_precision()
             self._resident = (entry.name, registry.load(entry, self.device))
         return self._resident[1]
 
@@ -104,6 +106,14 @@ class Store:
         )
         shards.write(path, shard)
         return shard
+
+
+def _full_precision() -> None:
+    """Float32 on CUDA as on the CPU: TF32 convolutions flip codes, and a token is right or wrong."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @contextlib.contextmanager

@@ -42,8 +42,8 @@ def run(codec, adapter, wavs, device):
     batch = np.concatenate([np.pad(wav, ((0, 0), (0, 0), (0, longest - wav.shape[2]))) for wav in wavs])
     lengths = torch.tensor([wav.shape[2] for wav in wavs], device=device)
     decoded, bits = calls.reconstruct(adapter, codec.info, torch.from_numpy(batch).to(device), lengths, SEED)
-    decoded = decoded.cpu().numpy()
-    return [decoded[i, :, : wav.shape[2]] for i, wav in enumerate(wavs)], bits
+    arrays = decoded.cpu().numpy()
+    return [arrays[i, :, : wav.shape[2]] for i, wav in enumerate(wavs)], bits
 
 
 @pytest.fixture

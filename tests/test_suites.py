@@ -81,7 +81,7 @@ def test_two_workers_give_the_scores_of_one(earmark_pytest, small, tmp_path):
     assert earmark_pytest(*select, "-n", "2", data=small).returncode == 0
     two = {key: (score.value, score.ci_low, score.n) for key, score in scores_of(tmp_path).items()}
     assert one == two
-    assert len(one) == 9
+    assert len(one) == 10
 
 
 def test_a_run_leaves_scores_clips_junit_and_allure_results(earmark_pytest, small, tmp_path):
@@ -98,7 +98,7 @@ def test_a_run_leaves_scores_clips_junit_and_allure_results(earmark_pytest, smal
     properties = {p.get("name"): p.get("value") for p in ElementTree.parse(junit).iter("property")}
     assert float(properties["stoi_value"]) == score.value
     results = [json.loads(path.read_text()) for path in (tmp_path / "out" / "allure-results").glob("*-result.json")]
-    assert len(results) == 10
+    assert len(results) == 11
     assert any(parameter["name"] == "stoi" for result in results for parameter in result["parameters"])
     kinds = {attachment["type"] for result in results for attachment in result.get("attachments", [])}
     assert {"text/html", "application/vnd.allure.image.diff"} <= kinds

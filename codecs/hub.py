@@ -1,0 +1,243 @@
+"""Weights from the Hugging Face hub, offline, and what the codecs of `transformers` have in common.
+
+Nothing here downloads. A repository is looked for in $EARMARK_HOME/hub (default ~/.cache/earmark/hub) first, then in
+the hub library's own cache. Importing this module, `is_cached` and `fetch_command` import neither torch nor
+transformers.
+
+Shapes as in `earmark.codecs.contract`; a clip is [1, C, L], its latents [1, D, T], its codes [1, K, T].
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from earmark.codecs.contract import Encoded, Info
+from earmark.paths import home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+# The latents that every residual quantiser has.
+KINDS = ("unquantized", "quantized", "codebook:0")
+# Tensors that a checkpoint may lack: they serve in training only (HuBERT's mask).
+_UNUSED = ("masked_spec_embed",)
+
+
+class WeightsMissing(RuntimeError):  # noqa: N818 (a state of the machine, as in `Status.reason`)
+    """A codec's weights are not on this machine; the message has the one command that gets them."""
+
+    def __init__(self, name: str, repo: str, revision: str | None) -> None:
+        super().__init__(f"codec {name}: weights of {repo} missing; run: {fetch_command(repo, revision)}")
+
+
+def fetch_command(repo: str, revision: str | None) -> str:
+    """The command that downloads a repository at a revision (None: its newest).
+
+    >>> fetch_command("kyutai/mimi", "89091b3")
+    'hf download kyutai/mimi --revision 89091b3'
+    """
+    return f"hf download {repo}" + (f" --revision {revision}" if revision else "")
+
+
+def is_cached(repo: str, revision: str | None) -> bool:
+    """Whether the config and the safetensors of a repository are here at a revision (None: as last downloaded)."""
+    return cache_of(repo, revision) is not None
+
+
+def cache_of(repo: str, revision: str | None) -> Path | None:
+    """The first cache folder that holds config and safetensors of a repository; None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for cache in _caches():
+        config = try_to_load_from_cache(repo, "config.json", cache_dir=cache, revision=revision)
+        if isinstance(config, str) and _has_safetensors(Path(config).parent):
+            return cache
+    return None
+
+
+def cached_revision(repo: str) -> str | None:
+    """The commit of the weights that are here, for a row that pins none; None where there are none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cache = cache_of(repo, None)
+    config = try_to_load_from_cache(repo, "config.json", cache_dir=cache) if cache else None
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
+def _caches() -> tuple[Path, Path]:
+    from huggingface_hub import constants
+
+    return home() / "hub", Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
+
+
+def _has_safetensors(snapshot: Path) -> bool:
+    """Whether all shards of a snapshot are there: those that its index names, or any one where it has no index."""
+    index = snapshot / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((snapshot / shard).is_file() for shard in shards)
+    return any(path.is_file() for path in snapshot.glob("*.safetensors"))
+
+
+def load_model(class_name: str, info: Info, repo: str, revision: str | None) -> Any:
+    """A model of `transformers` from the cache: pinned revision, safetensors, float32, no code from the hub.
+
+    Raises WeightsMissing where it is not there, ValueError where the file lacks a tensor (transformers would fill it
+    at random and go on).
+    """
+    cache = cache_of(repo, revision)
+    if cache is None:
+        raise WeightsMissing(info.name, repo, revision)
+    import torch
+    import transformers
+
+    model, report = getattr(transformers, class_name).from_pretrained(
+        repo,
+        revision=revision,
+        cache_dir=cache,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    wrong = [key for key in report["missing_keys"] if not key.endswith(_UNUSED)] + list(report["mismatched_keys"])
+    if wrong:
+        raise ValueError(f"codec {info.name}: {repo} lacks {len(wrong)} tensors of {class_name}, such as {wrong[0]}")
+    return model
+
+
+class Measures(NamedTuple):
+    """What a model's config says of itself, for `Info` to agree with. `hop` is samples a frame."""
+
+    sample_rate: int
+    hop: int
+    channels: int
+    codebooks: int
+    codebook_size: int
+
+
+class ClipByClip(abc.ABC):
+    """A residual-quantised codec of `transformers`. Subclasses name `model_class` and say the five verbs.
+
+    repo, revision  the checkpoint, read from the cache only.
+    model           a model already built, in its place.
+
+    A batch goes through the network clip by clip, each on its true samples: no model here takes a padding mask that
+    works (DAC and X-Codec take none, Mimi ignores its own, EnCodec's zeros what it should cut), so padding would reach
+    the codes through convolutions, attention and normalisation. Clips of one length are not stacked either: float32
+    kernels round differently by batch size, and a nearest-neighbour search turns that into other codes.
+    """
+
+    model_class: str
+
+    def __init__(
+        self, info: Info, device: str, *, repo: str = "", revision: str | None = None, model: Any = None
+    ) -> None:
+        if model is None:
+            model = load_model(self.model_class, info, repo, revision)
+        self.info, self.device = info, device
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.hop = self.measures().hop
+        _agree(info, self.measures())
+
+    @abc.abstractmethod
+    def measures(self) -> Measures:
+        """What the model's config says."""
+
+    @abc.abstractmethod
+    def embed(self, clip: Tensor) -> Tensor:
+        """The encoder's output [1, D, T] for a clip [1, C, L], before it is quantised."""
+
+    @abc.abstractmethod
+    def quantise(self, latents: Tensor) -> Tensor:
+        """Codes int64 [1, K, T] of the encoder's output [1, D, T]."""
+
+    @abc.abstractmethod
+    def dequantise(self, codes: Tensor) -> Tensor:
+        """What the decoder is given [1, D, T] for codes [1, K' <= K, T]."""
+
+    @abc.abstractmethod
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """The decoder's sound [1, C, L'] for [1, D, T]."""
+
+    def encode(self, wav: Tensor, lengths: Tensor, seed: int) -> Encoded:
+        """Codes int64 [B, K, T] of wav [B, C, L], -1 beyond each clip's frames [B]. The seed does nothing."""
+        del seed
+        parts = [self.quantise(self.embed(clip)) for clip in self.clips(wav, lengths)]
+        return Encoded(_stack(parts, -1, wav), _counts(parts, lengths))
+
+    def decode(self, encoded: Encoded, seed: int) -> Tensor:
+        """Sound [B, C, L'] of codes [B, K' <= K, T], zero beyond each clip's own. The seed does nothing."""
+        del seed
+        parts = []
+        for i, frames in enumerate(encoded.frames.tolist()):
+            codes = encoded.codes[i : i + 1, :, :frames].to(self.device)
+            if bool((codes < 0).any()):
+                raise ValueError(f"{self.info.name} has no way to decode a token that is not there (-1)")
+            parts.append(self.decode_clip(codes, {name: rows[i] for name, rows in encoded.side.items()}))
+        return _stack(parts, 0.0, encoded.codes)
+
+    def decode_clip(self, codes: Tensor, side: dict[str, Tensor]) -> Tensor:
+        """Sound [1, C, L'] of the codes [1, K, T] and the side information of one clip."""
+        del side
+        return self.synthesise(self.dequantise(codes))
+
+    def latents(self, wav: Tensor, lengths: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
+        """Latents [B, D, T] of wav [B, C, L], zero beyond each clip's frames [B]. The seed does nothing.
+
+        kind  'unquantized': the encoder's output. 'quantized': what the decoder is given for its codes.
+              'codebook:0': the same for the first code alone.
+        """
+        del seed
+        if kind not in KINDS:
+            raise ValueError(f"{self.info.name} has no latents {kind!r}, only {', '.join(KINDS)}")
+        parts = [self._latent(clip, kind) for clip in self.clips(wav, lengths)]
+        return _stack(parts, 0.0, wav), _counts(parts, lengths)
+
+    def _latent(self, clip: Tensor, kind: str) -> Tensor:
+        latents = self.embed(clip)
+        if kind == "unquantized":
+            return latents
+        codes = self.quantise(latents)
+        return self.dequantise(codes if kind == "quantized" else codes[:, :1])
+
+    def clips(self, wav: Tensor, lengths: Tensor) -> Iterator[Tensor]:
+        """Each clip [1, C, L_i] of wav [B, C, L], cut to its true samples, on the model's device."""
+        for i, length in enumerate(lengths.tolist()):
+            yield wav[i : i + 1, :, :length].to(self.device)
+
+    def whole_frames(self, clip: Tensor) -> Tensor:
+        """The clip [1, C, L] with zeros on its right up to a whole number of hops."""
+        from torch.nn.functional import pad
+
+        return pad(clip, (0, -clip.shape[-1] % self.hop))
+
+
+def _agree(info: Info, model: Measures) -> None:
+    """Raise ValueError where the catalogue's row and the model's config tell different stories."""
+    said = (info.sample_rate, info.frame_rate, info.channels, set(info.codebook_sizes))
+    true = (model.sample_rate, model.sample_rate / model.hop, model.channels, {model.codebook_size})
+    if said != true:
+        raise ValueError(f"{info.name}: rate, frame rate, channels, codebook size are {said}, the model's are {true}")
+    if info.num_codebooks > model.codebooks:
+        raise ValueError(f"{info.name}: has {info.num_codebooks} codebooks, the model {model.codebooks}")
+
+
+def _stack(parts: list[Tensor], fill: float, like: Tensor) -> Tensor:
+    """[1, K, T_i] of each clip -> [B, K, max T] on the device of `like`, filled beyond each clip's own."""
+    import torch
+    from torch.nn.functional import pad
+
+    longest = max(part.shape[-1] for part in parts)
+    return torch.cat([pad(part, (0, longest - part.shape[-1]), value=fill) for part in parts]).to(like.device)
+
+
+def _counts(parts: list[Tensor], lengths: Tensor) -> Tensor:
+    """Frames int64 [B] of each clip's [1, K, T_i]."""
+    return lengths.new_tensor([part.shape[-1] for part in parts])
