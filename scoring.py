@@ -171,7 +171,7 @@ def _reference(clip: Clip, rate: int) -> np.ndarray:
 
 
 def in_order(scores: Iterable[Score]) -> list[Score]:
-    """Scores in the order of the catalogue and of the metrics' registry, whichever worker was first; own codecs last."""
+    """Scores in the order of catalogue and registry, whichever worker was first; own codecs last."""
     codecs = {name: place for place, name in enumerate(catalogue())}
     metrics = {name: place for place, name in enumerate(SCORED)}
     last = len(codecs)
