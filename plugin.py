@@ -68,13 +68,15 @@ class Run:
     plan: Plan
     out: Path
     device: str
+    engine: Callable | None = None
+    notify: Callable[[str, int, str], None] | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
     def store(self) -> Store:
         from earmark.store.store import Store
 
-        return Store(paths.home() / "store", self.device, self.plan.run)
+        return Store(paths.home() / "store", self.device, self.plan.run, engine=self.engine, notify=self.notify)
 
     @cached_property
     def device_name(self) -> str:
@@ -120,6 +122,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--limit", type=int, metavar="N", help="at most N clips of each dataset, stratified by label")
     group.addoption("--preset", choices=sorted(PRESETS), default="quick", help="quick (default): 32 clips; paper: all")
     group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
+    group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
+    group.addoption("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; default: one on this machine")
     group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
     group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
     group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
@@ -188,7 +192,18 @@ def _run(config: pytest.Config) -> Run:
 def _make_run(config: pytest.Config) -> Run:
     worker = getattr(config, "workerinput", None)
     plan = Plan.model_validate_json(worker["earmark_plan"]) if worker else _resolve(config)
-    return Run(plan, _out(config), _device(config))
+    return Run(plan, _out(config), _device(config), engine=_engine(config))
+
+
+def _engine(config: pytest.Config) -> Callable | None:
+    """Who makes what is missing: this process and the workers beside it (None), or the tasks of a Ray cluster."""
+    if config.option.engine == "local":
+        return None
+    try:
+        from earmark.store.ray_engine import connect
+    except ImportError as error:
+        raise pytest.UsageError(f"--engine ray: {error}; run: pip install 'earmark[ray]'") from error
+    return connect(config.option.ray_address)
 
 
 def _resolve(config: pytest.Config) -> Plan:

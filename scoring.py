@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +19,12 @@ from earmark.codecs.registry import Entry, catalogue
 from earmark.data import audio
 from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
-from earmark.metrics import METRICS, RATES, Metric, MetricError, bitrate_kbps, compute
+from earmark.metrics import METRICS, RATES, Metric, MetricError, bitrate_kbps, checks, compute
 from earmark.reports.scores import Score, finite, mean_with_interval
 from earmark.store import fingerprint
-from earmark.store.store import Reconstruction, Store, prepare
+from earmark.store.jobs import Job, prepare, sound_job
+from earmark.store.shards import Outcome
+from earmark.store.store import Store
 
 SCORED = RATES | METRICS  # every name that a score can have
 _RANKED_BY = "mel_loss"  # cheap, and for every domain
@@ -79,12 +82,11 @@ def measure(
     """Score a codec on a dataset by one metric of the registry. A clip that fails is counted, named and in no mean."""
     metric, started = SCORED[metric_name], time.perf_counter()
     values, errors = {}, {}
-    for result in store.reconstructions(entry, dataset, seed):
-        try:
-            with _one_thread():
-                values[result.clip.id] = clip_value(metric, entry, result)
-        except (MetricError, audio.AudioError) as error:
-            errors[result.clip.id] = str(error)
+    for clip, outcome in clip_outcomes(metric, entry, dataset, store, seed):
+        if outcome.error is None:
+            values[clip.id] = float(outcome.facts["value"])
+        else:
+            errors[clip.id] = outcome.error
     groups = {clip.id: clip.group for clip in dataset.clips}
     mean, low, high, method = mean_with_interval(values, groups, seed)
     score = Score(
@@ -116,6 +118,56 @@ def measure(
     return Measured(score, values, errors, groups)
 
 
+def _protocol(metric: Metric) -> str:
+    """The rate that a metric was evaluated at is part of its score: the papers differ in it."""
+    if metric.name in RATES:
+        return ""
+    return "at the codec's rate" if metric.rate is None else f"at {metric.rate} Hz"
+
+
+def clip_outcomes(
+    metric: Metric, entry: Entry, dataset: Dataset, store: Store, seed: int = 0
+) -> Iterator[tuple[Clip, Outcome]]:
+    """The metric's value of every clip, from the store; sound first, so that no worker waits for it holding a lock."""
+    job = _value_job(metric, entry, seed)
+    if store.missing(job, dataset.clips):
+        store.ensure(sound_job(entry, seed), dataset.clips)
+    yield from zip(dataset.clips, store.outcomes(job, dataset.clips), strict=True)
+
+
+def _value_job(metric: Metric, entry: Entry, seed: int) -> Job:
+    sources = fingerprint.of_files(inspect.getfile(metric.load()), str(checks.__file__))
+    version = f"{metric.backend} {metric.rate} {sources}"
+    return Job("earmark.scoring:values", entry, detail=metric.name, seed=seed, version=version, model=False)
+
+
+def values(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
+    """The maker of a metric's values: fact `value` of each clip, or the error of the codec or the metric."""
+    metric = SCORED[job.detail]
+    sounds = store.outcomes(sound_job(job.entry, job.seed), clips)
+    with _one_thread():
+        return [_value(metric, job.entry, clip, sound) for clip, sound in zip(clips, sounds, strict=True)]
+
+
+def _value(metric: Metric, entry: Entry, clip: Clip, sound: Outcome) -> Outcome:
+    if sound.error:
+        return Outcome(clip.sha256, error=sound.error)
+    try:
+        return Outcome(clip.sha256, {"value": clip_value(metric, entry, clip, sound)})
+    except (MetricError, audio.AudioError) as error:
+        return Outcome(clip.sha256, error=str(error))
+
+
+def clip_value(metric: Metric, entry: Entry, clip: Clip, sound: Outcome) -> float:
+    """One clip's value. Raises MetricError where the metric has none."""
+    if metric.name in RATES:
+        if sound.facts["bits"] is None:
+            raise MetricError(f"{entry.name} does not say how many bits it spent")
+        return bitrate_kbps(sound.facts["bits"], sound.facts["samples"], sound.facts["sample_rate"])
+    reference, estimate, rate = pair(clip, sound, metric.rate)
+    return float(compute(metric.name, reference[None], estimate[None], rate)[0])
+
+
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Sums in one order, so that a score is the same to the bit however many workers share the cores."""
@@ -129,45 +181,22 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _protocol(metric: Metric) -> str:
-    """The rate that a metric was evaluated at is part of its score: the papers differ in it."""
-    if metric.name in RATES:
-        return ""
-    return "at the codec's rate" if metric.rate is None else f"at {metric.rate} Hz"
-
-
-def clip_value(metric: Metric, entry: Entry, result: Reconstruction) -> float:
-    """One clip's value. Raises MetricError where the codec failed on it or the metric has none."""
-    if result.wav is None:
-        raise MetricError(result.outcome.error or "no reconstruction")
-    if metric.name in RATES:
-        return _bitrate_kbps(entry, result)
-    reference, estimate, rate = pair(result, metric.rate)
-    return float(compute(metric.name, reference[None], estimate[None], rate)[0])
-
-
-def _bitrate_kbps(entry: Entry, result: Reconstruction) -> float:
-    if result.outcome.bits is None:
-        raise MetricError(f"{entry.name} does not say how many bits it spent")
-    return bitrate_kbps(result.outcome.bits, result.outcome.samples, result.outcome.sample_rate)
-
-
-def pair(result: Reconstruction, rate: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+def pair(clip: Clip, sound: Outcome, rate: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     """Reference and estimate [L], mono, at a rate (None: the codec's own), cut to the shorter; and that rate.
 
     The reference is always the recording itself, resampled once: what the codec's own rate or bandwidth loses counts.
     """
-    assert result.wav is not None
-    rate = rate or result.outcome.sample_rate
-    estimate = audio.resample(audio.to_channels(result.wav, 1), result.outcome.sample_rate, rate)[0]
-    reference = _reference(result.clip, rate)
+    made_at = int(sound.facts["sample_rate"])
+    rate = rate or made_at
+    estimate = audio.resample(audio.to_channels(sound.arrays["wav"], 1), made_at, rate)[0]
+    reference = _reference(clip, rate)
     length = min(len(reference), len(estimate))
     return reference[:length], estimate[:length], rate
 
 
 @functools.lru_cache(maxsize=CACHED_CLIPS)
 def _reference(clip: Clip, rate: int) -> np.ndarray:
-    return prepare(clip, rate, channels=1)[0][0]
+    return prepare(clip, rate, channels=1).wav[0]
 
 
 def in_order(scores: Iterable[Score]) -> list[Score]:
@@ -178,29 +207,34 @@ def in_order(scores: Iterable[Score]) -> list[Score]:
     return sorted(scores, key=lambda score: (codecs.get(score.codec, last), score.codec, metrics.get(score.metric, 0)))
 
 
+def sounds(entry: Entry, dataset: Dataset, store: Store) -> Iterator[tuple[Clip, Outcome]]:
+    """Every clip and what the codec made of it."""
+    yield from zip(dataset.clips, store.outcomes(sound_job(entry), dataset.clips), strict=True)
+
+
 def clips_that_failed(entry: Entry, dataset: Dataset, store: Store) -> dict[str, str]:
     """The clips that the codec gave nothing back for, with the reason."""
-    results = store.reconstructions(entry, dataset)
-    return {result.clip.id: result.outcome.error for result in results if result.outcome.error}
+    return {clip.id: sound.error for clip, sound in sounds(entry, dataset, store) if sound.error}
 
 
 def states_bits(entry: Entry, dataset: Dataset, store: Store) -> bool:
-    """Whether the codec says what it spends; the identity and an encoder's baseline do not code."""
-    return any(result.outcome.bits is not None for result in store.reconstructions(entry, dataset))
+    """Whether the codec says what it spends; the identity and an anchor do not code."""
+    return any(sound.facts.get("bits") is not None for _, sound in sounds(entry, dataset, store))
 
 
 def listening_examples(entry: Entry, dataset: Dataset, store: Store) -> list[Example]:
     """The median and the worst clip by mel loss, at the codec's rate, to look at and listen to."""
-    ranked = []
-    for result in store.reconstructions(entry, dataset):
-        with contextlib.suppress(MetricError, audio.AudioError):
-            ranked.append((clip_value(METRICS[_RANKED_BY], entry, result), result))
-    ranked.sort(key=lambda item: item[0])
-    places = {"median": len(ranked) // 2, "worst": len(ranked) - 1} if ranked else {}
-    return [_example(place, *ranked[index]) for place, index in places.items()]
+    found = clip_outcomes(SCORED[_RANKED_BY], entry, dataset, store)
+    ranked = [(outcome.facts["value"], clip) for clip, outcome in found if outcome.error is None]
+    ranked.sort(key=lambda item: (item[0], item[1].id))
+    if not ranked:
+        return []
+    chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
+    places = {clip.id: (place, value) for place, (value, clip) in chosen.items()}
+    made = [(clip, sound) for clip, sound in sounds(entry, dataset, store) if clip.id in places]
+    return [_example(clip, sound, *places[clip.id]) for clip, sound in made]
 
 
-def _example(place: str, distance: float, result: Reconstruction) -> Example:
-    reference, estimate, rate = pair(result, None)
-    title = f"{place} clip by {_RANKED_BY} ({distance:.3g}): {result.clip.id}"
-    return Example(place, title, reference, estimate, rate)
+def _example(clip: Clip, sound: Outcome, place: str, distance: float) -> Example:
+    reference, estimate, rate = pair(clip, sound, None)
+    return Example(place, f"{place} clip by {_RANKED_BY} ({distance:.3g}): {clip.id}", reference, estimate, rate)

@@ -34,7 +34,8 @@ class Bound(BaseModel):
     min, max   at least one; in `unit`.
     from       where the value came from: a measurement, a paper, a decision.
     data       dataset fingerprint that it was measured on; scores on other data are not gated by it.
-    protocol, preset, backend   where given, only scores made so are gated by it.
+    protocol, preset, backend   where given, only scores made so are gated by it; a backend is a library's name
+                                ('pesq'), with its version ('pesq-0.0.4') where that matters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -134,7 +135,8 @@ def _other_conditions(bound: Bound, score: Score) -> str | None:
         return f"the data {bound.data}, this run used {score.dataset_fingerprint} (other clips, or a limit)"
     for name in ("protocol", "preset", "backend"):
         wanted, got = getattr(bound, name), getattr(score, name)
-        if wanted is not None and wanted != got:
+        library = got.rpartition("-")[0] if name == "backend" else None
+        if wanted is not None and wanted not in (got, library):
             return f"{name} {wanted!r}, this run used {got!r}"
     if bound.unit != score.unit:
         return f"the unit {bound.unit!r}, the metric's is {score.unit!r}"
@@ -267,7 +269,7 @@ def as_yaml(scores: Iterable[Score], origin: str) -> str:
             continue  # an infinite score has no margin, and a failed one must not become the rule
         at = tree.setdefault(score.codec, {}).setdefault(score.suite, {}).setdefault(score.dataset, {})
         at[score.metric] = _bound_below(score, origin)
-    return yaml.safe_dump({"thresholds": tree}, sort_keys=False, width=120, allow_unicode=True)
+    return yaml.safe_dump({"thresholds": tree}, sort_keys=False, width=200, allow_unicode=True, default_flow_style=None)
 
 
 def _bound_below(score: Score, origin: str) -> dict[str, Any]:
@@ -276,5 +278,5 @@ def _bound_below(score: Score, origin: str) -> dict[str, Any]:
     margin = max(MARGIN * abs(score.value), half)
     side, value = ("min", score.value - margin) if score.higher_is_better else ("max", score.value + margin)
     bound = {side: float(f"{value:.4g}"), "unit": score.unit, "from": origin, "data": score.dataset_fingerprint}
-    conditions = {"protocol": score.protocol, "preset": score.preset, "backend": score.backend}
-    return bound | {name: text for name, text in conditions.items() if text and name != "preset"}
+    conditions = {"protocol": score.protocol, "backend": score.backend.rpartition("-")[0]}
+    return bound | {name: text for name, text in conditions.items() if text}

@@ -44,6 +44,20 @@ def decode(adapter: Any, info: Info, encoded: Encoded, like: Tensor, seed: int) 
     return check_wav(info, _guarded(info, "decode", adapter.decode, encoded, seed), like)
 
 
+def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Latents [B, D, T] of one kind and the true frames [B], checked: float, finite, a frame count for each clip."""
+    import torch
+
+    found, frames = _guarded(info, "latents", adapter.latents, wav, lengths, kind, seed)
+    if not isinstance(found, torch.Tensor) or found.ndim != 3 or len(found) != len(wav) or frames.shape != (len(wav),):
+        raise CodecError(
+            f"codec failed: {info.name}: latents {kind!r} must be [{len(wav)}, D, T] and frames [{len(wav)}]"
+        )
+    if not bool(torch.isfinite(found).all()):
+        raise CodecError(f"codec failed: {info.name}: latents {kind!r} hold NaN or infinity")
+    return found.float(), frames
+
+
 def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
     """Bits [B] of the tokens that are there, at log2 V_k each, plus the side information."""
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.codecs.registry import Entry
+from earmark.data import audio
 from earmark.data.audio import resampler
 
 LENGTH = 16  # hexadecimal digits kept
@@ -38,6 +40,18 @@ def of_row(entry: Entry) -> str:
     ours = {inspect.getfile(cls) for cls in classes if cls.__module__.startswith("earmark.")}
     sources = sorted(Path(file) for file in {*ours, str(calls.__file__), str(contract.__file__)})
     return digest(entry.model_dump(mode="json"), _snapshot(entry), _hash_files(sources), versions(entry), resampler())
+
+
+@functools.cache
+def of_maker(maker: str) -> str:
+    """The source of what makes a job's results ("module:function"), and of the one resampler."""
+    module = importlib.import_module(maker.partition(":")[0])
+    return _hash_files([Path(str(module.__file__)), Path(str(audio.__file__))])
+
+
+def of_files(*paths: str) -> str:
+    """The contents of source files."""
+    return _hash_files(Path(path) for path in paths)[:LENGTH]
 
 
 def of_adapter(entry: Entry, adapter: Any) -> str | None:

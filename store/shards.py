@@ -1,40 +1,43 @@
-"""Shards on disk: the reconstructions of a few clips in one safetensors file, checked by checksum, never half written.
+"""Shards on disk: what was made of a few clips, in one safetensors file, checked by checksum, never half written.
 
 Metadata is JSON in the file's header; nothing here is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
+class StoreError(RuntimeError):
+    """The store cannot do its work (disk full, read-only); the message says where and what to do."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one clip. `error` says why there is no wav; bits is None where the codec does not tell.
+    """What became of one clip: numbers, arrays by name, or the error that says why there are none.
 
-    sample_rate in Hz; samples and over_range count the samples of the wav and those of them beyond [-1, 1].
+    clip is the sha256 of its file. Facts are JSON values; infinities are allowed.
     """
 
     clip: str
-    sample_rate: int = 0
-    samples: int = 0
-    over_range: int = 0
-    bits: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Outcomes and wavs (float32 [C, L], by clip) of one slice of a dataset. `run` is the run that made it."""
+    """The outcomes of one slice of a dataset. `run` is the run that made it."""
 
     outcomes: tuple[Outcome, ...]
-    wavs: dict[str, np.ndarray]
     run: str
 
     @property
@@ -43,42 +46,68 @@ class Shard:
 
 
 def write(path: Path, shard: Shard) -> None:
-    """Publish a shard: written beside its place, then moved there at once, so that a reader never meets half of it."""
+    """Publish a shard: written beside its place, then moved there at once, so that a reader never meets half of it.
+
+    Raises StoreError, and leaves nothing behind, where the disk is full or the store read-only.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
-        str(index): shard.wavs[outcome.clip] for index, outcome in enumerate(shard.outcomes) if not outcome.error
+        f"{index}/{name}": np.ascontiguousarray(array)
+        for index, outcome in enumerate(shard.outcomes)
+        for name, array in outcome.arrays.items()
     }
-    described = json.dumps({"outcomes": [asdict(outcome) for outcome in shard.outcomes], "run": shard.run})
+    rows = [[outcome.clip, outcome.facts, outcome.error] for outcome in shard.outcomes]
+    described = json.dumps({"outcomes": rows, "run": shard.run})
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={"shard": described, "sha256": _checksum(tensors, described)})
         partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"infrastructure fault: the store cannot write {path}: {error}; free some space (`earmark store prune`) "
+            f"or set EARMARK_HOME to a folder that can be written to"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Shard | None:
     """The shard of a file; None where there is none or it is damaged (truncated, bits flipped), and is redone."""
+    return _read(path, whole=True)
+
+
+def peek(path: Path) -> Shard | None:
+    """The shard of a file without its arrays, and without their checksum: to know whether it is there."""
+    return _read(path, whole=False)
+
+
+def _read(path: Path, whole: bool) -> Shard | None:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError):
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if whole else {}  # noqa: SIM118
+        described = json.loads(metadata["shard"])
+    except (OSError, SafetensorError, ValueError, KeyError):
         return None
-    if not metadata or metadata.get("sha256") != _checksum(tensors, metadata["shard"]):
+    if whole and metadata.get("sha256") != _checksum(tensors, metadata["shard"]):
         return None
-    described = json.loads(metadata["shard"])
-    outcomes = tuple(Outcome(**outcome) for outcome in described["outcomes"])
-    wavs = {outcome.clip: tensors[str(index)] for index, outcome in enumerate(outcomes) if not outcome.error}
-    return Shard(outcomes, wavs, described["run"])
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in described["outcomes"]]
+    for key, array in tensors.items():
+        index, _, name = key.partition("/")
+        arrays[int(index)][name] = array
+    rows = zip(described["outcomes"], arrays, strict=True)
+    return Shard(tuple(Outcome(clip, facts, found, error) for (clip, facts, error), found in rows), described["run"])
 
 
 def _checksum(tensors: dict[str, np.ndarray], described: str) -> str:
     content = hashlib.sha256(described.encode())
     for name in sorted(tensors):
-        content.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
+        array = tensors[name]
+        content.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
     return content.hexdigest()

@@ -1,4 +1,4 @@
-"""The store itself: `reconstructions(codec, dataset)` reads what is there and makes what is missing, once.
+"""The store: `outcomes(job, clips)` reads what is there and makes what is missing, once.
 
 Workers cooperate without a coordinator: each takes the missing shards that no other holds the lock of. Locks only save
 work; what makes a result true is that a shard is published whole, under the address of all that it depends on.
@@ -7,44 +7,51 @@ work; what makes a result true is that a shard is published whole, under the add
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from earmark.codecs import calls, registry
+from earmark.codecs import registry
 from earmark.codecs.registry import Entry
-from earmark.data import audio
-from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
-from earmark.store import fingerprint, shards
+from earmark.store import batches, fingerprint, shards
+from earmark.store.jobs import Job
 from earmark.store.shards import Outcome, Shard
 
 SHARD_CLIPS = 8  # a unit of work: seconds of encoding, so that eight workers share even a small dataset
-MISSING_S = 0.05  # a codec may return this much less than it was given; what it lacks beyond that is a failed clip
+DEATHS = 2  # a shard that has ended this many workers of a run is marked failed
 _WAIT_S = 0.05
 
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """One clip after the codec. wav: float32 [C, L] at sample_rate (Hz), None where `outcome.error` says why."""
-
-    clip: Clip
-    outcome: Outcome
-    wav: np.ndarray | None
+Slices = dict[Path, Sequence[Clip]]
 
 
 class Store:
-    """Results under a root folder, made on one device. `run` names the run; failures are tried again by the next."""
+    """Results under a root folder, made on one device. `run` names the run; failures are tried again by the next.
 
-    def __init__(self, root: Path, device: str, run: str) -> None:
+    engine   fills what is missing elsewhere (other processes, a cluster); None: here. `engine(store, job, missing)`.
+    notify   told of every shard that is made or read, and of every batch: `notify(what, clips, doing)`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        device: str,
+        run: str,
+        engine: Callable[[Store, Job, Slices], None] | None = None,
+        notify: Callable[[str, int, str], None] | None = None,
+    ) -> None:
         self.root, self.device, self.run = root, device, run
+        self.engine, self.notify = engine, notify
         self._resident: tuple[str, Any] | None = None
         self._fingerprints: dict[str, str] = {}
+        self._batches: dict[str, bool] = {}
+
+    def __reduce__(self) -> tuple:
+        """What another process needs of it: where, on what, for which run."""
+        return Store, (self.root, self.device, self.run)
 
     def adapter(self, entry: Entry) -> Any:
         """The codec, loaded; one at a time stays in memory."""
@@ -62,50 +69,121 @@ class Store:
             self._fingerprints[entry.name] = found or f"run-{self.run}"
         return self._fingerprints[entry.name]
 
-    def reconstructions(self, entry: Entry, dataset: Dataset, seed: int = 0) -> Iterator[Reconstruction]:
-        """Every clip of the dataset after the codec, in the dataset's order; what is missing is made first."""
-        slices = [dataset.clips[at : at + SHARD_CLIPS] for at in range(0, len(dataset.clips), SHARD_CLIPS)]
-        paths = [self._path(entry, clips, seed) for clips in slices]
-        self._fill(entry, dict(zip(paths, slices, strict=True)), seed)
-        for path, clips in zip(paths, slices, strict=True):
-            shard = self._read(path) or self._make(entry, path, clips, seed)
-            outcomes = {outcome.clip: outcome for outcome in shard.outcomes}
-            for clip in clips:
-                yield Reconstruction(clip, outcomes[clip.sha256], shard.wavs.get(clip.sha256))
+    def batches(self, entry: Entry) -> bool:
+        """Whether the codec is given batches: on an accelerator, once it has shown that they change nothing."""
+        if not self.device.startswith("cuda"):
+            return False  # on the CPU a batch is not faster, and one clip at a time cannot leak
+        if entry.name not in self._batches:
+            self._batches[entry.name] = batches.equal_in_batches(self.adapter(entry), entry, self.device)
+        return self._batches[entry.name]
 
-    def _path(self, entry: Entry, clips: Sequence[Clip], seed: int) -> Path:
-        """A shard's address: the codec, the transform, the seed, the kind of device and the audio of its clips."""
+    def beat(self, doing: str) -> None:
+        """A sign of life before something that may take long."""
+        if self.notify:
+            self.notify("beat", 0, doing)
+
+    def ensure(self, job: Job, clips: Sequence[Clip]) -> None:
+        """Make what is missing of a job, together with the other workers."""
+        if missing := self.missing(job, clips):
+            (self.engine or fill)(self, job, missing)
+
+    def outcomes(self, job: Job, clips: Sequence[Clip]) -> Iterator[Outcome]:
+        """The outcome of every clip, in order; what is missing is made first."""
+        self.ensure(job, clips)
+        for path, part in self.slices(job, clips).items():
+            shard = shards.read(path) or self.make(job, path, part)  # a damaged one is found here, and made again
+            found = {outcome.clip: outcome for outcome in shard.outcomes}
+            if self.notify:
+                self.notify("read", len(part), job.entry.name)
+            yield from (found[clip.sha256] for clip in part)
+
+    def missing(self, job: Job, clips: Sequence[Clip]) -> Slices:
+        """The shards of a job that are still to be made."""
+        return {path: part for path, part in self.slices(job, clips).items() if not self._usable(path)}
+
+    def slices(self, job: Job, clips: Sequence[Clip]) -> Slices:
+        """The shards of a job over clips: the address of each, and its clips."""
+        parts = [clips[at : at + SHARD_CLIPS] for at in range(0, len(clips), SHARD_CLIPS)]
         kind = self.device.partition(":")[0]
-        name = fingerprint.digest("identity", seed, kind, [clip.sha256 for clip in clips])
-        return self.root / entry.name / self.fingerprint(entry) / f"{name}.safetensors"
+        described = (job.maker, fingerprint.of_maker(job.maker), job.detail, job.seed, job.version, kind)
+        folder = self.root / job.entry.name / self.fingerprint(job.entry) / fingerprint.digest(*described)
+        return {folder / f"{fingerprint.digest([clip.sha256 for clip in part])}.safetensors": part for part in parts}
 
-    def _read(self, path: Path) -> Shard | None:
-        """A shard that can be used: whole, and with failures only from this very run."""
-        shard = shards.read(path)
-        return shard if shard and (shard.complete or shard.run == self.run) else None
+    def _usable(self, path: Path) -> bool:
+        """Whether a shard is there, with failures only from this very run; its tensors are not read for that."""
+        found = shards.peek(path)
+        return found is not None and (found.complete or found.run == self.run)
 
-    def _fill(self, entry: Entry, missing: dict[Path, Sequence[Clip]], seed: int) -> None:
-        """Make the missing shards together with the other workers: take what is free, never wait holding a lock."""
-        missing = {path: clips for path, clips in missing.items() if self._read(path) is None}
-        while missing:
-            first = os.getpid() % len(missing)  # workers start at different shards
-            for path in [*missing][first:] + [*missing][:first]:
-                with _lock(path) as held:
-                    if held and self._read(path) is None:
-                        self._make(entry, path, missing[path], seed)
-            missing = {path: clips for path, clips in missing.items() if self._read(path) is None}
-            if missing:
-                time.sleep(_WAIT_S)
+    def make_if_free(self, job: Job, path: Path, clips: Sequence[Clip]) -> bool:
+        """Make one shard unless another worker is at it; whether it is there now."""
+        with _lock(path) as held:
+            if held and not self._usable(path):
+                self.make(job, path, clips)
+            return held
 
-    def _make(self, entry: Entry, path: Path, clips: Sequence[Clip], seed: int) -> Shard:
-        made = [reconstruct(self.adapter(entry), entry, clip, self.device, seed) for clip in clips]
-        shard = Shard(
-            tuple(outcome for outcome, _ in made),
-            {outcome.clip: wav for outcome, wav in made if wav is not None},
-            self.run,
-        )
+    def make(self, job: Job, path: Path, clips: Sequence[Clip]) -> Shard:
+        """Make one shard and publish it. A shard that has ended two workers of this run is marked failed instead."""
+        attempts = path.with_suffix(".attempts")
+        deaths = self._deaths(attempts)
+        if deaths >= DEATHS:
+            error = f"infrastructure fault: {deaths} workers ended, or hung, while making this shard; it is given up"
+            shard = Shard(tuple(Outcome(clip.sha256, error=error) for clip in clips), self.run)
+        else:
+            _write_json(attempts, {"run": self.run, "deaths": deaths + 1})
+            try:
+                shard = Shard(tuple(job.make(self, clips)), self.run)
+            finally:  # an error is not a death
+                attempts.unlink(missing_ok=True)
         shards.write(path, shard)
+        if self.notify:
+            self.notify("made", len(clips), job.entry.name)
         return shard
+
+    def _deaths(self, attempts: Path) -> int:
+        """How many workers of this run began this shard and never ended it."""
+        try:
+            found = json.loads(attempts.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+        return found["deaths"] if found["run"] == self.run else 0
+
+
+def fill(store: Store, job: Job, missing: Slices) -> None:
+    """Make the missing shards together with the other workers: take what is free, never wait holding a lock."""
+    while missing:
+        first = os.getpid() % len(missing)  # workers start at different shards
+        paths = [*missing][first:] + [*missing][:first]
+        done = {path for path in paths if store.make_if_free(job, path, missing[path])}
+        missing = {path: clips for path, clips in missing.items() if path not in done}
+        if missing:
+            time.sleep(_WAIT_S)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Try for a shard's lock: whether it was had."""
+    from filelock import FileLock, Timeout
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise shards.StoreError(
+            f"infrastructure fault: the store cannot be written to: {error}; set EARMARK_HOME to a folder that can"
+        ) from error
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # it only counts; the shard's own writing says what is wrong
+        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _full_precision() -> None:
@@ -114,54 +192,3 @@ def _full_precision() -> None:
 
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Try for a shard's lock: whether it was had."""
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def prepare(clip: Clip, sample_rate: int | None, channels: int) -> tuple[np.ndarray, int]:
-    """A clip as a codec is given it: float32 [C, L] with its channels and rate (None: the clip's own), and the rate."""
-    wav, clip_rate = audio.read(clip.path, clip.sha256)
-    rate = sample_rate or clip_rate
-    return audio.resample(audio.to_channels(wav, channels), clip_rate, rate), rate
-
-
-def reconstruct(adapter: Any, entry: Entry, clip: Clip, device: str, seed: int) -> tuple[Outcome, np.ndarray | None]:
-    """One clip through the codec. A clip that cannot be read, or that it fails on, is an outcome with a reason."""
-    import torch
-
-    try:
-        wav, rate = prepare(clip, entry.info.sample_rate, entry.info.channels)
-        batch, lengths = torch.from_numpy(wav)[None].to(device), torch.tensor([wav.shape[1]], device=device)
-        decoded, bits = calls.reconstruct(adapter, entry.info, batch, lengths, seed)
-        estimate = _trim(entry, decoded[0].cpu().numpy(), wav.shape[1], rate)
-    except (audio.AudioError, calls.CodecError) as error:
-        return Outcome(clip.sha256, error=str(error)), None
-    over_range = int((np.abs(estimate) > 1).sum())
-    spent = None if bits is None else float(bits[0])
-    return Outcome(clip.sha256, rate, estimate.shape[1], over_range, spent), estimate
-
-
-def _trim(entry: Entry, estimate: np.ndarray, length: int, rate: int) -> np.ndarray:
-    """The estimate without what the codec added at the end. What it took away beyond MISSING_S is its failure."""
-    if estimate.shape[1] < length - MISSING_S * rate:
-        raise calls.CodecError(
-            f"codec failed: {entry.name}: returned {estimate.shape[1]} samples for {length}; "
-            f"expected at least as many as it was given"
-        )
-    return np.ascontiguousarray(estimate[:, :length])

@@ -25,6 +25,19 @@ class Halver:
         return ((encoded.codes.clamp(min=0) - 128) / self.gain).repeat_interleave(2, dim=2)
 
 
+class Embedder:
+    """An encoder without a decoder: two kinds of latents, one beyond what float16 holds."""
+
+    info = Info(name="embedder", sample_rate=16000, frame_rate=100, latent_kinds=("unquantized", "layer:1"))
+
+    def __init__(self, info, device): ...
+
+    def latents(self, wav, lengths, kind, seed):
+        frames = (lengths + 159) // 160
+        scale = 1.0 if kind == "unquantized" else 1e6
+        return torch.full((len(wav), 4, int(frames.max())), scale), frames
+
+
 class Same:
     """Gives back what it gets; the base of the bad ones."""
 

@@ -1,13 +1,16 @@
 """The store: each clip once, nothing stale, nothing half written, failures named and tried again."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from earmark.codecs import registry
 from earmark.data import cards
 from earmark.store import fingerprint, shards
+from earmark.store.jobs import latents_job, sound_job, tokens_job
 from earmark.store.shards import Outcome, Shard
 from earmark.store.store import SHARD_CLIPS, Store
 from earmark.tests import own_codecs
@@ -33,45 +36,68 @@ def halver():
     return registry.find(f"{OWN}:Halver")
 
 
+def sounds(store, entry, dataset):
+    return list(store.outcomes(sound_job(entry), dataset.clips))
+
+
 def test_every_clip_comes_back_in_order_and_is_encoded_once(dataset, make):
     own_codecs.Halver.encoded = 0
     for store in (make(), make("run2")):
-        results = list(store.reconstructions(halver(), dataset))
-        assert [result.clip.id for result in results] == [clip.id for clip in dataset.clips]
-        assert all(result.wav.shape == (1, result.outcome.samples) for result in results)
+        found = sounds(store, halver(), dataset)
+        assert [sound.clip for sound in found] == [clip.sha256 for clip in dataset.clips]
+        assert all(sound.arrays["wav"].shape == (1, sound.facts["samples"]) for sound in found)
     assert own_codecs.Halver.encoded == len(dataset.clips)
 
 
 def test_tokens_are_counted_as_bits(dataset, make):
-    result = next(make().reconstructions(halver(), dataset))
-    assert result.outcome.bits == 8 * 1600  # 3200 samples, a token of 8 bits for two
+    sound = sounds(make(), halver(), dataset)[0]
+    assert sound.facts["bits"] == 8 * 1600  # 3200 samples, a token of 8 bits for two
 
 
 def test_a_smaller_selection_of_whole_shards_is_not_made_again(dataset, make):
-    list(make().reconstructions(halver(), dataset))
+    sounds(make(), halver(), dataset)
     own_codecs.Halver.encoded = 0
-    first = cards.Dataset(dataset.card, dataset.clips[:SHARD_CLIPS], SHARD_CLIPS, "other")
-    list(make("run2").reconstructions(halver(), first))
+    list(make("run2").outcomes(sound_job(halver()), dataset.clips[:SHARD_CLIPS]))
     assert own_codecs.Halver.encoded == 0
+
+
+def test_sound_is_made_from_stored_tokens(dataset, make):
+    """Tokens and sound of a codec that encodes and decodes cost one encoding, whichever is asked for first."""
+    own_codecs.Halver.encoded = 0
+    sounds(make(), halver(), dataset)
+    tokens = list(make("run2").outcomes(tokens_job(halver()), dataset.clips))
+    assert own_codecs.Halver.encoded == len(dataset.clips)
+    assert tokens[0].arrays["codes"].shape == (1, 1600)
+    assert tokens[0].facts["frames"] == 1600
+
+
+def test_latents_are_half_precision_unless_that_overflows(dataset, make):
+    entry = registry.find(f"{OWN}:Embedder")
+    for kind, dtype in (("unquantized", np.float16), ("layer:1", np.float32)):
+        found = list(make().outcomes(latents_job(entry, kind), dataset.clips))
+        assert found[0].arrays["latents"].dtype == dtype
+        assert found[0].arrays["latents"].shape == (4, found[0].facts["frames"])
+        assert np.isfinite(found[0].arrays["latents"]).all()
 
 
 def test_a_codec_retrained_in_place_is_a_new_codec(dataset, make):
     store = make()
-    before = next(store.reconstructions(halver(), dataset)).wav
+    before = sounds(store, halver(), dataset)[0].arrays["wav"]
     retrained = make("run2")
     retrained.adapter(halver()).gain.fill_(3.0)
-    after = next(retrained.reconstructions(halver(), dataset)).wav
+    after = sounds(retrained, halver(), dataset)[0].arrays["wav"]
     assert retrained.fingerprint(halver()) != store.fingerprint(halver())
     assert not np.array_equal(before, after)
 
 
 def test_a_failed_clip_is_named_and_the_rest_goes_on(dataset, make):
     entry = registry.find(f"{OWN}:RaisesOnOne")
-    failed = [result for result in make().reconstructions(entry, dataset) if result.outcome.error]
-    assert [result.clip.id for result in failed] == ["99.flac"]
-    assert failed[0].wav is None
+    found = zip(dataset.clips, sounds(make(), entry, dataset), strict=True)
+    failed = {clip.id: sound for clip, sound in found if sound.error}
+    assert list(failed) == ["99.flac"]
+    assert not failed["99.flac"].arrays
     expected = "codec failed: raises-on-one: reconstruct raised ValueError: I do not like this clip"
-    assert failed[0].outcome.error == expected
+    assert failed["99.flac"].error == expected
 
 
 @pytest.mark.parametrize(
@@ -84,21 +110,20 @@ def test_a_failed_clip_is_named_and_the_rest_goes_on(dataset, make):
     ],
 )
 def test_what_a_bad_codec_returns_is_an_error_not_a_score(dataset, make, name, message):
-    results = list(make().reconstructions(registry.find(f"{OWN}:{name}"), dataset))
-    assert all(result.wav is None for result in results)
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(results[0].outcome.error)
+    found = sounds(make(), registry.find(f"{OWN}:{name}"), dataset)
+    assert not any(sound.arrays for sound in found)
+    assert re.search(message, found[0].error)
 
 
 def test_a_file_that_cannot_be_read_is_tried_again_by_the_next_run(dataset, make):
     clip = dataset.clips[2]
     content = clip.path.read_bytes()
     clip.path.write_bytes(content[:-100])
-    errors = [result.outcome.error for result in make().reconstructions(halver(), dataset) if result.outcome.error]
+    errors = [sound.error for sound in sounds(make(), halver(), dataset) if sound.error]
     assert len(errors) == 1
     assert "02.flac: its sha256 is not the manifest's" in errors[0]
     clip.path.write_bytes(content)
-    assert not any(result.outcome.error for result in make("run2").reconstructions(halver(), dataset))
+    assert not any(sound.error for sound in sounds(make("run2"), halver(), dataset))
 
 
 def paths(store):
@@ -108,35 +133,36 @@ def paths(store):
 @pytest.mark.parametrize("damage", ["truncate", "flip"])
 def test_a_damaged_shard_is_found_and_made_again(dataset, make, damage):
     store = make()
-    good = [result.wav for result in store.reconstructions(halver(), dataset)]
+    good = sounds(store, halver(), dataset)
     content = bytearray(paths(store)[0].read_bytes())
     if damage == "truncate":
         del content[len(content) // 2 :]
     else:
         content[-7] ^= 1
     paths(store)[0].write_bytes(content)
-    again = [result.wav for result in make("run2").reconstructions(halver(), dataset)]
-    for wav, repeated in zip(good, again, strict=True):
-        np.testing.assert_array_equal(wav, repeated)
+    for first, second in zip(good, sounds(make("run2"), halver(), dataset), strict=True):
+        np.testing.assert_array_equal(first.arrays["wav"], second.arrays["wav"])
 
 
 def test_a_shard_survives_the_file(tmp_path):
     wav = np.arange(6, dtype=np.float32).reshape(2, 3)
-    shard = Shard((Outcome("a", 16000, 3, 2, 5.0), Outcome("b", error="why")), {"a": wav}, "run")
+    facts = {"bits": 5.0, "value": math.inf, "none": None}
+    shard = Shard((Outcome("a", facts, {"wav": wav, "side.x": wav[0]}), Outcome("b", error="why")), "run")
     shards.write(tmp_path / "s.safetensors", shard)
     read = shards.read(tmp_path / "s.safetensors")
-    assert read.outcomes == shard.outcomes
-    np.testing.assert_array_equal(read.wavs["a"], wav)
+    assert [(o.clip, o.facts, o.error) for o in read.outcomes] == [("a", facts, None), ("b", {}, "why")]
+    np.testing.assert_array_equal(read.outcomes[0].arrays["wav"], wav)
+    np.testing.assert_array_equal(read.outcomes[0].arrays["side.x"], wav[0])
     assert not read.complete
-    assert len(load_file(tmp_path / "s.safetensors")) == 1
+    assert shards.peek(tmp_path / "s.safetensors").outcomes[0].facts == facts
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
 
 
 def test_over_range_samples_are_counted_and_kept(dataset, make, monkeypatch):
     monkeypatch.setattr(own_codecs.Same, "reconstruct", lambda self, wav, lengths, seed: (wav + 2, None))
-    result = next(make().reconstructions(registry.find(f"{OWN}:Same"), dataset))
-    assert result.outcome.over_range == result.outcome.samples
-    assert result.wav.max() > 1.5
+    sound = sounds(make(), registry.find(f"{OWN}:Same"), dataset)[0]
+    assert sound.facts["over_range"] == sound.facts["samples"]
+    assert sound.arrays["wav"].max() > 1.5
 
 
 class Opaque:
@@ -181,7 +207,7 @@ def test_a_codec_without_a_fingerprint_keeps_results_for_one_run_only(dataset, m
         gain=torch.full((1,), 127.0), session=Opaque(1)))  # fmt: skip
     own_codecs.Halver.encoded = 0
     for run in ("run1", "run1", "run2"):
-        list(make(run).reconstructions(halver(), dataset))
+        sounds(make(run), halver(), dataset)
     assert own_codecs.Halver.encoded == 2 * len(dataset.clips)
 
 

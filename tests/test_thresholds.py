@@ -80,6 +80,13 @@ def test_defaults_judge_what_no_entry_matches(read):
     assert "from house" in judge.judge(SCORE).failed
 
 
+def test_a_backend_is_a_library_with_or_without_its_version(read):
+    score = replace(SCORE, backend="pesq-0.0.4")
+    for backend, judged in (("pesq", True), ("pesq-0.0.4", True), ("pesq-0.0.5", False)):
+        verdict = read(entry(f"{{min: 3, unit: MOS-LQO, from: x, backend: {backend}}}")).judge(score)
+        assert (verdict.failed is not None) == judged, backend
+
+
 @pytest.mark.parametrize(
     ("bound", "reason"),
     [

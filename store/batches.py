@@ -1,0 +1,145 @@
+"""Batches: the clips of a shard through a codec, by length, with true lengths, while the next ones are being read.
+
+A plan depends on the clips alone, so that a shard made twice is the same to the bit. A codec is given batches only on
+an accelerator, and only after it has shown that a clip in a batch comes out as it does alone; else one by one. A batch
+for which the device has not enough memory is halved. What fails in a batch is tried alone: the failure is one clip's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from earmark.codecs import calls
+from earmark.codecs.registry import Entry
+from earmark.data.audio import AudioError
+from earmark.data.manifest import Clip
+from earmark.store.shards import Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earmark.store.store import Store
+
+    Encode = Callable[[Tensor, Tensor], list[tuple[dict[str, Any], dict[str, np.ndarray]]]]
+
+BATCH_SECONDS = 160  # audio in a batch, padding included
+READERS = 4  # threads that read ahead
+
+
+class Audio(NamedTuple):
+    """A clip as a codec takes it: float32 [C, L] at sample_rate Hz."""
+
+    wav: np.ndarray
+    sample_rate: int
+
+
+def encode_batches(store: Store, entry: Entry, clips: Sequence[Clip], encode: Encode) -> list[Outcome]:
+    """Read the clips, put them through `encode(wav [B, C, L], lengths [B])`, and give the outcomes in their order.
+
+    `encode` returns facts and arrays of each clip of its batch; sample_rate and samples (as given) are added here.
+    """
+    outcomes: dict[str, Outcome] = {}
+    for batch in _plan(_read_ahead(entry, clips, outcomes), store.batches(entry)):
+        store.beat(f"{entry.name}: {len(batch)} clips of {batch[0][1].wav.shape[1] / batch[0][1].sample_rate:.1f} s")
+        outcomes |= {outcome.clip: outcome for outcome in _run(batch, encode, store.device)}
+    return [outcomes[clip.sha256] for clip in clips]
+
+
+def _read_ahead(entry: Entry, clips: Sequence[Clip], failed: dict[str, Outcome]) -> Iterator[tuple[Clip, Audio]]:
+    """The clips that can be read, in order, decoded by threads ahead of their use; the others go into `failed`."""
+    from earmark.store.jobs import prepare
+
+    with ThreadPoolExecutor(READERS) as readers:
+        futures = [readers.submit(prepare, clip, entry.info.sample_rate, entry.info.channels) for clip in clips]
+        for clip, future in zip(clips, futures, strict=True):
+            try:
+                yield clip, future.result()
+            except AudioError as error:
+                failed[clip.sha256] = Outcome(clip.sha256, error=str(error))
+
+
+def _plan(read: Iterator[tuple[Clip, Audio]], batched: bool) -> Iterator[list[tuple[Clip, Audio]]]:
+    """Batches of like length, the longest first; single clips, as they come, where the codec takes no batches."""
+    if not batched:
+        yield from ([item] for item in read)
+        return
+    batch: list[tuple[Clip, Audio]] = []
+    for item in sorted(read, key=lambda item: (-item[1].wav.shape[1], item[0].sha256)):
+        longest = (batch or [item])[0][1]
+        if batch and (len(batch) + 1) * longest.wav.shape[1] > BATCH_SECONDS * longest.sample_rate:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _run(batch: list[tuple[Clip, Audio]], encode: Encode, device: str) -> list[Outcome]:
+    """One batch; halved where memory does not suffice, one by one where the codec fails on it."""
+    import torch
+
+    try:
+        parts = encode(*_padded([audio.wav for _, audio in batch], device))
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            raise
+        half = len(batch) // 2
+        return _run(batch[:half], encode, device) + _run(batch[half:], encode, device)
+    except calls.CodecError as error:
+        if len(batch) == 1:
+            return [Outcome(batch[0][0].sha256, error=str(error))]
+        return [outcome for item in batch for outcome in _run([item], encode, device)]
+    return [
+        Outcome(clip.sha256, {"sample_rate": audio.sample_rate, "samples": audio.wav.shape[1]} | facts, arrays)
+        for (clip, audio), (facts, arrays) in zip(batch, parts, strict=True)
+    ]
+
+
+def _padded(wavs: list[np.ndarray], device: str) -> tuple[Tensor, Tensor]:
+    """Zero-padded wav [B, C, L] and lengths [B] on the device; copied from pinned memory to an accelerator."""
+    import torch
+
+    longest = max(wav.shape[1] for wav in wavs)
+    stacked = torch.from_numpy(np.stack([np.pad(wav, ((0, 0), (0, longest - wav.shape[1]))) for wav in wavs]))
+    lengths = torch.tensor([wav.shape[1] for wav in wavs])
+    if device.startswith("cuda"):
+        stacked = stacked.pin_memory()
+    return stacked.to(device, non_blocking=True), lengths.to(device)
+
+
+def equal_in_batches(adapter: Any, entry: Entry, device: str, seed: int = 0) -> bool:
+    """Whether a clip in a batch of other lengths gives the tokens, or the sound, that it gives alone.
+
+    Tried on three clips of noise; codes must be equal, sound within 1e-4 (float32 sums in another order).
+    """
+    rate = entry.info.sample_rate or 24000
+    generator = np.random.default_rng(seed)
+    lengths = [rate, rate * 2 // 3, rate // 2 + 7]
+    wavs = [generator.normal(0, 0.1, (entry.info.channels, length)).astype(np.float32) for length in lengths]
+    together = _probe(adapter, entry, wavs, device, seed)
+    alone = [_probe(adapter, entry, [wav], device, seed)[0] for wav in wavs]
+    return all(_alike(batched, single) for batched, single in zip(together, alone, strict=True))
+
+
+def _probe(adapter: Any, entry: Entry, wavs: list[np.ndarray], device: str, seed: int) -> list[np.ndarray]:
+    wav, lengths = _padded(wavs, device)
+    if "encode" in entry.info.capabilities:
+        encoded = calls.encode(adapter, entry.info, wav, lengths, seed)
+        return [codes[:, : int(n)].cpu().numpy() for codes, n in zip(encoded.codes, encoded.frames, strict=True)]
+    if "reconstruct" in entry.info.capabilities:
+        decoded, _ = calls.reconstruct(adapter, entry.info, wav, lengths, seed)
+        return [found[:, :n].cpu().numpy() for found, n in zip(decoded, lengths.tolist(), strict=True)]
+    found, frames = calls.latents(adapter, entry.info, wav, lengths, entry.info.latent_kinds[0], seed)
+    return [latents[:, : int(n)].cpu().numpy() for latents, n in zip(found, frames, strict=True)]
+
+
+def _alike(batched: np.ndarray, alone: np.ndarray) -> bool:
+    if batched.shape != alone.shape:
+        return False
+    tolerance = 0 if np.issubdtype(batched.dtype, np.integer) else 1e-4
+    return float(np.abs(batched.astype(np.float64) - alone).max(initial=0.0)) <= tolerance
