@@ -454,7 +454,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
     _write_allure(run, Path(config.option.allure_report_dir))
     if config.option.write_thresholds and run.results:
-        scores = [Score.from_dict(entry["score"]) for entry in run.results]
+        from earmark.scoring import in_order
+
+        scores = in_order([Score.from_dict(entry["score"]) for entry in run.results])
         origin = f"measured {scores[0].time[:10]}, earmark {scores[0].versions['earmark']}"
         config.option.write_thresholds.write_text(thresholds_file.as_yaml(scores, origin), encoding="utf-8")
 
