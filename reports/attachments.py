@@ -1,0 +1,175 @@
+"""What a reader sees and hears of a reconstruction: a pair of spectrograms, and a player.
+
+Both are small and complete in themselves, for attaching to a test in Allure:
+
+    allure.attach(spectrogram_pair(reference, estimate, 24000, "mimi"), "spectrograms", IMAGE_DIFF, "imagediff")
+    allure.attach(player([("reference", wav, 24000), ("mimi", decoded, 24000)]), "listen", "text/html", "html")
+
+Arrays: float [C, L] or [L], on the CPU, samples in [-1, 1]; several channels are averaged for the spectrogram only.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+IMAGE_DIFF = "application/vnd.allure.image.diff"
+MAX_SECONDS = 30.0  # a spectrogram shows the start of a longer clip
+WINDOW_S = 0.032
+COLUMNS, ROWS, LEVELS = 300, 110, 33  # cells and colours of the picture: so few that even white noise stays below 60 kB
+RANGE_DB = 80.0  # the quietest shown, below the loudest of both
+DIFFERENCE_DB = 30.0
+
+
+def spectrogram_pair(reference: Any, estimate: Any, sample_rate: int, title: str) -> bytes:
+    """Log-power spectrograms of a clip and its reconstruction, and their difference, for Allure's image comparison.
+
+    reference, estimate: float [C, L] or [L], cut to the shorter of the two and to 30 s. Both share one dB scale, which
+    ends 80 dB below the louder one's peak; the difference is estimate - reference in dB, and is zero where both lie
+    below that end. Returns JSON with `expected`, `actual` and `diff` as PNG data URIs of at most 60 kB each.
+    Raises ValueError where a clip is empty.
+    """
+    clips = [_mono(reference), _mono(estimate)]
+    length = min(len(clips[0]), len(clips[1]), int(MAX_SECONDS * sample_rate))
+    if length == 0:
+        raise ValueError("a spectrogram needs at least one sample of each clip")
+    pair = [_cells(_power(clip[:length], sample_rate)) for clip in clips]
+    levels = [10 * np.log10(np.maximum(power, 1e-12)) for power in pair]
+    top = max(float(level.max()) for level in levels)
+    shown = [np.maximum(level, top - RANGE_DB) for level in levels]
+    extent = (0.0, length / sample_rate, 0.0, sample_rate / 2000)
+    scale = {"cmap": "magma", "vmin": top - RANGE_DB, "vmax": top}
+    change = {"cmap": "RdBu_r", "vmin": -DIFFERENCE_DB, "vmax": DIFFERENCE_DB}
+    pictures = {
+        "expected": _png(shown[0], extent, f"{title}: reference", "dB", scale),
+        "actual": _png(shown[1], extent, f"{title}: reconstruction", "dB", scale),
+        "diff": _png(shown[1] - shown[0], extent, f"{title}: reconstruction - reference", "dB difference", change),
+    }
+    return json.dumps({name: _data_uri("image/png", data) for name, data in pictures.items()}).encode()
+
+
+def player(clips: Sequence[tuple[str, Any, int]]) -> str:
+    """A page with one audio player a clip, each under its label; the sound is inside the page, as 16-bit FLAC.
+
+    clips: (label, wav float [C, L] or [L], sample_rate). Where one exceeds [-1, 1], all are scaled down by one factor,
+    so that they compare by ear, and each caption says so. Samples that are not finite are played as silence and
+    counted. Plays inline in browsers that know FLAC, as Chromium and Firefox do.
+    """
+    wavs = [_channels(wav) for _, wav, _ in clips]
+    peak = max((float(np.abs(np.nan_to_num(wav, posinf=0, neginf=0)).max(initial=0.0)) for wav in wavs), default=0.0)
+    gain = 1.0 / peak if peak > 1 else 1.0
+    figures = [
+        _figure(_caption(label, wav, rate, gain), _flac(wav, rate, gain))
+        for (label, _, rate), wav in zip(clips, wavs, strict=True)
+    ]
+    return _PAGE + "".join(figures) + "</body></html>\n"
+
+
+def _figure(caption: str, flac: bytes) -> str:
+    return (
+        f'<figure style="margin:0;padding:0 0 12px"><figcaption>{html.escape(caption)}</figcaption>'
+        '<audio controls preload="metadata" style="display:block;width:100%;height:54px" '
+        f'src="{_data_uri("audio/flac", flac)}"></audio></figure>\n'
+    )
+
+
+def _caption(label: str, wav: np.ndarray, sample_rate: int, gain: float) -> str:
+    """Label, length and rate, and what was done to the samples to make them playable."""
+    peak = float(np.abs(np.nan_to_num(wav, posinf=0, neginf=0)).max(initial=0.0))
+    bad = int(np.size(wav) - np.isfinite(wav).sum())
+    notes = [f"{wav.shape[-1] / sample_rate:.2f} s, {sample_rate / 1000:g} kHz"]
+    if gain < 1:
+        over = "exceeds full scale, " if peak > 1 else ""
+        notes.append(f"peak {peak:.2f}, {over}all clips here scaled by {20 * math.log10(gain):.1f} dB")
+    if bad:
+        notes.append(f"{bad} samples not finite, played as silence")
+    return f"{label} ({'; '.join(notes)})"
+
+
+def _flac(wav: np.ndarray, sample_rate: int, gain: float) -> bytes:
+    import soundfile
+
+    playable = np.clip(np.nan_to_num(wav, posinf=0, neginf=0) * gain, -1, 1)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, playable.T, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _power(wav: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Power spectrogram [frequency, time]: Hann window of about 32 ms, a quarter of it apart; full-scale sine = 1."""
+    size = 2 ** round(math.log2(max(WINDOW_S * sample_rate, 16)))
+    padded = np.pad(wav, size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 4]
+    window = np.hanning(size).astype(np.float32)
+    return np.abs(np.fft.rfft(frames * window).T * 2 / window.sum()) ** 2
+
+
+def _cells(power: np.ndarray) -> np.ndarray:
+    """At most ROWS x COLUMNS cells, each the mean power of what it covers."""
+    for axis, most in enumerate((ROWS, COLUMNS)):
+        size = power.shape[axis]
+        edges = np.arange(min(most, size)) * size // min(most, size)
+        counts = np.diff(np.append(edges, size))
+        power = np.add.reduceat(power, edges, axis=axis) / np.expand_dims(counts, 1 - axis)
+    return power
+
+
+def _png(cells: np.ndarray, extent: tuple[float, float, float, float], title: str, unit: str, colours: dict) -> bytes:
+    """The picture with its axes; a palette of the colours that it has keeps it small and loses next to nothing."""
+    from PIL import Image
+
+    image = Image.open(_draw(cells, extent, title, unit, colours)).convert("RGB")
+    buffer = io.BytesIO()
+    image.quantize(128, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _draw(
+    cells: np.ndarray, extent: tuple[float, float, float, float], title: str, unit: str, colours: dict
+) -> io.BytesIO:
+    """Two pixels a cell, in LEVELS colours, the same for every picture; safe in threads, as no pyplot is used."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    width, height = 2 * COLUMNS + 140, 2 * ROWS + 80
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((50 / width, 45 / height, 2 * COLUMNS / width, 2 * ROWS / height))
+    axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
+    axes.set_title(title, fontsize=10, parse_math=False)
+    colours = {**colours, "cmap": colormaps[colours["cmap"]].resampled(LEVELS)}
+    drawn = axes.imshow(cells, origin="lower", aspect="auto", extent=extent, interpolation="nearest", **colours)
+    bar = figure.add_axes(((60 + 2 * COLUMNS) / width, 45 / height, 14 / width, 2 * ROWS / height))
+    figure.colorbar(drawn, cax=bar, label=unit)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    buffer.seek(0)
+    return buffer
+
+
+def _channels(wav: Any) -> np.ndarray:
+    """float32 [C, L] of an array or a CPU tensor."""
+    array = np.atleast_2d(np.asarray(wav, dtype=np.float32))
+    if array.ndim != 2:
+        raise ValueError(f"expected [channels, samples] or [samples], not shape {list(array.shape)}")
+    return array
+
+
+def _mono(wav: Any) -> np.ndarray:
+    return np.nan_to_num(_channels(wav).mean(axis=0), posinf=0, neginf=0)
+
+
+def _data_uri(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+_PAGE = (
+    '<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head>'
+    '<body style="font:13px/1.4 system-ui,sans-serif;margin:0;padding:8px">\n'
+)
