@@ -28,6 +28,7 @@ from earmark.store.store import Store
 
 SCORED = RATES | METRICS  # every name that a score can have
 _RANKED_BY = "mel_loss"  # cheap, and for every domain
+EXCERPT_S = 5.0  # of an example to listen to: a report of twenty codecs must still open
 CACHED_CLIPS = 64  # clips kept at a metric's rate, so that nine metrics do not resample each of them nine times
 
 
@@ -223,7 +224,7 @@ def states_bits(entry: Entry, dataset: Dataset, store: Store) -> bool:
 
 
 def listening_examples(entry: Entry, dataset: Dataset, store: Store) -> list[Example]:
-    """The median and the worst clip by mel loss, at the codec's rate, to look at and listen to."""
+    """The median and the worst clip by mel loss, at the lower of the two rates, to look at and listen to."""
     found = clip_outcomes(SCORED[_RANKED_BY], entry, dataset, store)
     ranked = [(outcome.facts["value"], clip) for clip, outcome in found if outcome.error is None]
     ranked.sort(key=lambda item: (item[0], item[1].id))
@@ -236,5 +237,8 @@ def listening_examples(entry: Entry, dataset: Dataset, store: Store) -> list[Exa
 
 
 def _example(clip: Clip, sound: Outcome, place: str, distance: float) -> Example:
-    reference, estimate, rate = pair(clip, sound, None)
-    return Example(place, f"{place} clip by {_RANKED_BY} ({distance:.3g}): {clip.id}", reference, estimate, rate)
+    recorded_at = prepare(clip, None, channels=1).sample_rate
+    reference, estimate, rate = pair(clip, sound, min(recorded_at, int(sound.facts["sample_rate"])))
+    end = round(EXCERPT_S * rate)
+    title = f"{place} clip by {_RANKED_BY} ({distance:.3g}): {clip.id}"
+    return Example(place, title, reference[:end], estimate[:end], rate)

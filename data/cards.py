@@ -143,6 +143,7 @@ def select(names: Sequence[str]) -> list[Card]:
             members = [card for card in known.values() if card.source.folder == groups[name]]
             chosen |= {card.name: card for card in members if card.source.dataset in read_manifest(card.manifest())}
         elif name in known:
+            known[name].manifest()  # a name that is known but not here is an error now, not one a test
             chosen[name] = known[name]
         else:
             nearest = difflib.get_close_matches(name, [*known, *groups], n=3, cutoff=0.4)

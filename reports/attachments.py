@@ -74,8 +74,8 @@ def player(clips: Sequence[tuple[str, Any, int]]) -> str:
 
 def _figure(caption: str, flac: bytes) -> str:
     return (
-        f'<figure style="margin:0;padding:0 0 12px"><figcaption>{html.escape(caption)}</figcaption>'
-        '<audio controls preload="metadata" style="display:block;width:100%;height:54px" '
+        f'<figure style="margin:0;padding:0 0 4px"><figcaption>{html.escape(caption)}</figcaption>'
+        '<audio controls preload="metadata" style="display:block;width:100%;height:34px" '
         f'src="{_data_uri("audio/flac", flac)}"></audio></figure>\n'
     )
 
@@ -171,5 +171,5 @@ def _data_uri(mime: str, data: bytes) -> str:
 
 _PAGE = (
     '<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head>'
-    '<body style="font:13px/1.4 system-ui,sans-serif;margin:0;padding:8px">\n'
+    '<body style="font:13px/1.4 system-ui,sans-serif;margin:0;padding:4px 8px">\n'
 )
