@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from earmark.tests.helpers import ROOT, voice, write_dataset, write_manifest
+from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
 
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -33,8 +32,7 @@ def small(tmp_path: Path) -> Path:
     """Three clips of speech-like sound by three speakers, as a dataset called `small`."""
     wavs = {f"{pitch}.flac": voice(2.0, 16000, pitch) for pitch in (100, 140, 190)}
     folder = write_dataset(tmp_path / "data", wavs, dataset="small", domain="speech")
-    rows = list(csv.DictReader((folder / "manifest.csv").open()))
-    write_manifest(folder, [row | {"speaker": row["path"], "seconds": "2.0"} for row in rows])
+    write_manifest(folder, [row | {"speaker": row["path"], "seconds": "2.0"} for row in read_rows(folder)])
     return folder
 
 

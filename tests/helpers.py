@@ -33,6 +33,11 @@ def write_dataset(folder: Path, wavs: dict[str, np.ndarray], sample_rate: int = 
     return folder
 
 
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))

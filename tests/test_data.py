@@ -1,7 +1,5 @@
 """Audio reading, manifests and cards: what is read is what was written, and bad input says what it is."""
 
-import csv
-
 import numpy as np
 import pytest
 import soundfile
@@ -9,7 +7,7 @@ import soundfile
 from earmark.data import audio, cards
 from earmark.data.audio import AudioError
 from earmark.data.manifest import ManifestError, read_manifest
-from earmark.tests.helpers import voice, write_dataset, write_manifest
+from earmark.tests.helpers import read_rows, voice, write_dataset, write_manifest
 
 PCM = {"PCM_16": 2**-15, "PCM_24": 2**-23, "FLOAT": 0.0}
 
@@ -116,7 +114,7 @@ def test_a_bad_manifest_names_line_and_column(tmp_path, rows, message):
 def folder(tmp_path, monkeypatch):
     wavs = {f"{i}.flac": voice(0.1, 16000, 100 + i) for i in range(12)}
     write_dataset(tmp_path / "mine", wavs, dataset="mine", domain="speech_noisy")
-    rows = list(csv.DictReader((tmp_path / "mine" / "manifest.csv").open()))
+    rows = read_rows(tmp_path / "mine")
     write_manifest(tmp_path / "mine", [row | {"label": "ab"[i % 2]} for i, row in enumerate(rows)])
     monkeypatch.setenv("EARMARK_DATA", str(tmp_path / "mine"))
     return tmp_path / "mine"
@@ -142,8 +140,7 @@ def test_the_fingerprint_follows_clips_and_labels(folder):
     whole = cards.load(card)
     assert whole.fingerprint == cards.load(card, limit=99).fingerprint
     assert whole.fingerprint != cards.load(card, limit=11).fingerprint
-    rows = list(csv.DictReader((folder / "manifest.csv").open()))
-    write_manifest(folder, [row | {"label": "z"} for row in rows])
+    write_manifest(folder, [row | {"label": "z"} for row in read_rows(folder)])
     read_manifest.cache_clear()
     assert whole.fingerprint != cards.load(card).fingerprint
 
