@@ -114,6 +114,7 @@ def measure(
         codec_revision=entry.info.revision or store.fingerprint(entry),
         dataset_fingerprint=dataset.fingerprint,
         versions={"earmark": __version__, "resampler": audio.resampler()} | fingerprint.versions(entry),
+        notes=tuple(store.notes(entry)),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Measured(score, values, errors, groups)

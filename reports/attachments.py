@@ -74,8 +74,8 @@ def player(clips: Sequence[tuple[str, Any, int]]) -> str:
 
 def _figure(caption: str, flac: bytes) -> str:
     return (
-        f'<figure style="margin:0;padding:0 0 4px"><figcaption>{html.escape(caption)}</figcaption>'
-        '<audio controls preload="metadata" style="display:block;width:100%;height:34px" '
+        f'<figure style="margin:0;flex:1 1 300px"><figcaption>{html.escape(caption)}</figcaption>'
+        '<audio controls preload="metadata" style="display:block;width:100%;height:36px" '
         f'src="{_data_uri("audio/flac", flac)}"></audio></figure>\n'
     )
 
@@ -169,7 +169,7 @@ def _data_uri(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
-_PAGE = (
+_PAGE = (  # two clips beside each other: Allure shows 150 pixels of an attachment where the report is opened from disk
     '<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head>'
-    '<body style="font:13px/1.4 system-ui,sans-serif;margin:0;padding:4px 8px">\n'
+    '<body style="font:13px/1.4 system-ui,sans-serif;margin:0;padding:4px;display:flex;flex-wrap:wrap;gap:6px 12px">\n'
 )

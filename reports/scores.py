@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Score:
     codec_revision: str = ""
     dataset_fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     time: str = ""
 
     @property
@@ -69,7 +70,7 @@ class Score:
         unknown = set(record) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"not a score of this version of Earmark: unknown keys {sorted(unknown)}")
-        return cls(**record)
+        return cls(**{**record, "notes": tuple(record.get("notes", ()))})
 
 
 def mean_with_interval(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.codecs import registry
+from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
@@ -46,6 +47,7 @@ class Store:
         self.root, self.device, self.run = root, device, run
         self.engine, self.notify = engine, notify
         self._resident: tuple[str, Any] | None = None
+        self._broken: dict[str, str] = {}
         self._fingerprints: dict[str, str] = {}
         self._batches: dict[str, bool] = {}
 
@@ -55,12 +57,22 @@ class Store:
 
     def adapter(self, entry: Entry) -> Any:
         """The codec, loaded; one at a time stays in memory."""
+        if entry.name in self._broken:  # tried once: a model that takes minutes to fail would be tried for every clip
+            raise CodecError(self._broken[entry.name])
         if self._resident is None or self._resident[0] != entry.name:
             self._resident = None  # free the old one first
-            if self.device.startswith("cuda"):
-                _full_precision()
-            self._resident = (entry.name, registry.load(entry, self.device))
+            self._resident = (entry.name, self._load(entry))
         return self._resident[1]
+
+    def _load(self, entry: Entry) -> Any:
+        if self.device.startswith("cuda"):
+            _full_precision()
+        try:
+            return registry.load(entry, self.device)
+        except Exception as error:
+            message = f"codec failed: {entry.name}: cannot be loaded: {type(error).__name__}: {error}"
+            self._broken[entry.name] = message
+            raise CodecError(message) from error
 
     def fingerprint(self, entry: Entry) -> str:
         """What the codec's results depend on. A codec that cannot be looked into has results for this run only."""
@@ -74,8 +86,18 @@ class Store:
         if not self.device.startswith("cuda"):
             return False  # on the CPU a batch is not faster, and one clip at a time cannot leak
         if entry.name not in self._batches:
-            self._batches[entry.name] = batches.equal_in_batches(self.adapter(entry), entry, self.device)
+            verdict = self.root / entry.name / self.fingerprint(entry) / "batches.json"
+            found = _read_json(verdict)
+            if not found:  # tried once for all workers and runs
+                found = {"equal": batches.equal_in_batches(self.adapter(entry), entry, self.device)}
+                _write_json(verdict, found)
+            self._batches[entry.name] = found["equal"]
         return self._batches[entry.name]
+
+    def notes(self, entry: Entry) -> list[str]:
+        """What a reader of the codec's scores should know of how they were made."""
+        alone = self.device.startswith("cuda") and not self.batches(entry)
+        return ["encoded one by one: in a batch it gives other tokens or sound"] if alone else []
 
     def beat(self, doing: str) -> None:
         """A sign of life before something that may take long."""
@@ -141,11 +163,8 @@ class Store:
 
     def _deaths(self, attempts: Path) -> int:
         """How many workers of this run began this shard and never ended it."""
-        try:
-            found = json.loads(attempts.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 0
-        return found["deaths"] if found["run"] == self.run else 0
+        found = _read_json(attempts)
+        return found["deaths"] if found.get("run") == self.run else 0
 
 
 def fill(store: Store, job: Job, missing: Slices) -> None:
@@ -182,8 +201,17 @@ def _lock(path: Path) -> Iterator[bool]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # it only counts; the shard's own writing says what is wrong
+    with contextlib.suppress(OSError):  # it only helps; the shard's own writing says what is wrong
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The content of a small file of ours; nothing where it is not there or half written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _full_precision() -> None:

@@ -162,6 +162,8 @@ def test_strange_audio_is_scored_like_any_other(earmark_pytest, tmp_path):
         (["--codec", "nowhere:Mine"], "cannot import nowhere"),
         (["--thresholds", "none.yaml"], "none.yaml: cannot be read"),
         (["--limit", "0"], "--limit 0: expected at least 1"),
+        (["--device", "cuda:9"], "--device cuda:9: this machine shows"),
+        (["--device", "gpu"], "--device gpu: expected cpu, cuda or cuda:N"),
         (["--require", "mimy"], "--require mimy; did you mean mimi"),
     ],
 )
@@ -190,6 +192,14 @@ def test_absent_weights_are_a_skip_and_with_require_a_failure(earmark_pytest, sm
 def test_the_contract_catches_a_bad_codec(earmark_pytest, small, name, test):
     done = earmark_pytest("suites/test_contract.py", "--codec", f"{OWN}:{name}", "-k", test, data=small)
     assert passed_and_failed(done).get("failed") == 1, done.stdout
+
+
+def test_a_codec_that_cannot_be_loaded_fails_with_one_line_a_test(earmark_pytest, small):
+    done = earmark_pytest("suites/", "--codec", f"{OWN}:Unloadable", "-k", "test_stoi or test_silence", data=small)
+    assert done.returncode == 1
+    line = "codec failed: unloadable: cannot be loaded: OSError: weights.safetensors: no such file"
+    assert line in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_the_contract_passes_a_good_codec(earmark_pytest, small):

@@ -21,7 +21,7 @@ INSTALL_TIMEOUT_S = 600
 RENDER_TIMEOUT_S = 1800
 NPM_OPTIONS = (
     "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--prefer-offline", "--loglevel=error",
-    "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000",
+    "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=30000",
 )  # fmt: skip
 
 
@@ -53,7 +53,8 @@ def run_allure(*arguments: str, cwd: Path) -> None:
     command = [str(_node()), str(packages / "node_modules" / "allure" / "cli.js"), *arguments]
     done = _call(command, cwd, RENDER_TIMEOUT_S)
     if done.returncode != 0:
-        raise ReportError(f"Allure could not render the report (exit status {done.returncode}):\n{_last_words(done)}")
+        last_words = "\n".join(_said(done)[-15:])
+        raise ReportError(f"Allure could not render the report (exit status {done.returncode}):\n{last_words}")
 
 
 def _install(packages: Path) -> None:
@@ -73,11 +74,11 @@ def _install(packages: Path) -> None:
 
 
 def _npm_failed(done: subprocess.CompletedProcess[str]) -> str:
+    reason = "\n".join(_said(done)[:6])  # npm says why first, and then how it found out
     return (
         "npm could not install the report generator. Is an npm registry reachable? Set npm's `registry`, `proxy` or "
-        "`cafile` where yours needs them, or run prewarm() once where there is a network and copy "
-        f"{_packages()} here. The results stay as they are, and so do scores.jsonl and every table, which need no "
-        f"Node.\n{_last_words(done)}"
+        f"`cafile` where yours needs them, or render once where there is a network and copy {_packages()} from there. "
+        f"Results, scores.jsonl and the tables are complete without it.\n{reason}"
     )
 
 
@@ -91,8 +92,8 @@ def _call(command: list[str], cwd: Path, timeout_s: int) -> subprocess.Completed
         raise ReportError(f"Node does not start ({error}); reinstall it: pip install earmark[report]") from error
 
 
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    return "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+def _said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return (done.stdout + done.stderr).strip().splitlines()
 
 
 def _packages() -> Path:

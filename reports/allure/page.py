@@ -94,7 +94,10 @@ def _generate_with_history(results: Path, work: Path, title: str, history: Path)
     history.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(history.with_suffix(".lock")):
         past = history.read_text(encoding="utf-8").splitlines(keepends=True) if history.exists() else []
-        again = bool(past) and _is_this_run(past[-1], results)
+        try:
+            again = bool(past) and _is_this_run(past[-1], results)
+        except (ValueError, KeyError) as error:
+            raise ReportError(f"{history}:{len(past)}: not a line of a history ({error}); remove that line") from error
         copy = work / "history.jsonl"
         copy.write_text("".join(past[:-1] if again else past), encoding="utf-8")
         _generate(results, work, title, copy)
