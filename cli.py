@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,10 @@ import typer
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+store_app = typer.Typer(help="Look after the store of what codecs made.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+Everything = Annotated[bool, typer.Option("--all", help="every measurement in the folder, the newest of each")]
 Reports = Annotated[Path, typer.Option(help="where the run wrote its scores")]
 
 
@@ -71,8 +76,8 @@ def data() -> None:
 
 
 @app.command()
-def report(reports: Reports = Path("reports/out"), html: bool = True) -> None:
-    """Print the score table, write it as Markdown and CSV, and render the Allure report.
+def report(reports: Reports = Path("reports/out"), html: bool = True, everything: Everything = False) -> None:
+    """Print the last run's score table, write it as Markdown and CSV, and render the Allure report.
 
     Example: earmark report --reports reports/out
     """
@@ -84,7 +89,8 @@ def report(reports: Reports = Path("reports/out"), html: bool = True) -> None:
     if not path.is_file():
         raise _fail(f"{path}: no scores there; run `pytest suites/` first, or name its folder with --reports")
     try:
-        scores = in_order(read_scores(path))
+        found = read_scores(path)
+        scores = in_order(score for score in found if everything or score.run == found[-1].run)
     except ValueError as error:
         raise _fail(error) from error
     typer.echo(tables.terminal(scores))
@@ -97,6 +103,86 @@ def report(reports: Reports = Path("reports/out"), html: bool = True) -> None:
         except allure.ReportError as error:
             raise _fail(error) from error
         typer.echo(f"report: {rendered.resolve()}")
+
+
+@store_app.command("ls")
+def store_ls() -> None:
+    """List what the store has of each codec: one row a fingerprint, so that what is stale can be seen.
+
+    Example: earmark store ls
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from earmark.store import keep
+
+    table = Table("codec", "fingerprint", "size", "shards", "last used")
+    for group in keep.groups(_store()):
+        used = datetime.fromtimestamp(group.used).strftime("%Y-%m-%d %H:%M")
+        table.add_row(group.codec, group.fingerprint, keep.human_size(group.size), str(group.shards), used)
+    Console().print(table)
+    store_size()
+
+
+@store_app.command("size")
+def store_size() -> None:
+    """Say how large the store is, and how large it may grow.
+
+    Example: EARMARK_STORE_MAX=50GB earmark store size
+    """
+    from earmark.store import keep
+
+    found, limit = keep.stored(_store()), _store_limit()
+    most = f"at most {keep.human_size(limit)}" if limit is not None else "no limit"
+    size = keep.human_size(sum(file.size for file in found))
+    typer.echo(f"{_store()}: {size} in {len(found)} shards, {most} ({keep.LIMIT})")
+
+
+@store_app.command("prune")
+def store_prune(
+    max_size: Annotated[str, typer.Option(help="how much may stay, like 20GB; default: EARMARK_STORE_MAX")] = "",
+    codec: Annotated[str, typer.Option(help="only shards of this codec")] = "",
+    older_than: Annotated[str, typer.Option(help="only shards not used for so long, like 30d or 12h")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go")] = False,
+) -> None:
+    """Remove shards, the least recently used first, and what dead runs left behind. Whatever goes can be made again.
+
+    Example: earmark store prune --max-size 20GB --older-than 30d
+    """
+    from earmark.store import keep
+    from earmark.store.shards import StoreError
+    from earmark.thresholds import nearest
+
+    known = {group.codec for group in keep.groups(_store())}
+    if codec and codec not in known:
+        raise _fail(f"the store has nothing of {codec}{nearest(codec, known) if known else ': it is empty'}")
+    try:
+        most = keep.parse_size(max_size) if max_size else None if codec or older_than else keep.limit()
+        age_s = keep.parse_age_s(older_than) if older_than else None
+        pruned = keep.prune(_store(), max_size=most, codec=codec or None, older_than_s=age_s, dry_run=dry_run)
+    except (ValueError, StoreError) as error:
+        raise _fail(error) from error
+    typer.echo(
+        f"{'would free' if dry_run else 'freed'} {keep.human_size(pruned.freed)}: {pruned.shards} shards, "
+        f"{pruned.leftovers} leftovers" + (f"; {pruned.held} shards are in use and stay" if pruned.held else "")
+    )
+    if not any((most is not None, codec, older_than)):
+        typer.echo("say which shards may go: --max-size 20GB, --older-than 30d or --codec NAME")
+
+
+def _store() -> Path:
+    from earmark import paths
+
+    return paths.home() / "store"
+
+
+def _store_limit() -> int | None:
+    from earmark.store import keep
+
+    try:
+        return keep.limit()
+    except ValueError as error:
+        raise _fail(error) from error
 
 
 def _fail(error: object) -> typer.Exit:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from earmark import paths
+from earmark import paths, progress
 from earmark import thresholds as thresholds_file
 from earmark.codecs import registry
+from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry, Status
 from earmark.data import cards
 from earmark.data.cards import Card, Dataset
@@ -28,7 +31,10 @@ from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, visible_gpus
 from earmark.reports import scores as score_files
 from earmark.reports.scores import Score
+from earmark.store import keep
+from earmark.store.shards import StoreError
 from earmark.thresholds import Thresholds
+from earmark.watchdog import Watchdog, kill
 
 if TYPE_CHECKING:
     from earmark.scoring import Measured
@@ -71,6 +77,7 @@ class Run:
     engine: Callable | None = None
     notify: Callable[[str, int, str], None] | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
+    shards: dict[str, int] = field(default_factory=dict)  # of each dataset, once asked for
 
     @cached_property
     def store(self) -> Store:
@@ -89,12 +96,27 @@ class Run:
     def entry(self, name: str) -> Entry:
         return next(entry for entry in self.plan.codecs if entry.name == name)
 
+    def weight(self, test: str) -> int:
+        """The shards that a test goes through, by its id; one for a test without a dataset."""
+        names = f"-{test.partition('[')[2].rstrip(']')}-"
+        used = [card.name for card in self.plan.cards if f"-{card.name}-" in names]
+        return self._shards(max(used, key=len)) if used else 1
+
+    def _shards(self, dataset: str) -> int:
+        if dataset not in self.shards:
+            try:
+                self.shards[dataset] = len({clip.shard for clip in self.dataset(dataset).clips})
+            except USAGE_ERRORS:  # said by each test that needs it
+                self.shards[dataset] = 1
+        return self.shards[dataset]
+
     def dataset(self, name: str) -> Dataset:
         return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
 
 
 _RUN = pytest.StashKey[Run]()
 _POOL = pytest.StashKey[DevicePool]()
+_MONITOR = pytest.StashKey[progress.Monitor]()
 _MEASURED = pytest.StashKey[list[dict[str, Any]]]()
 _JUDGE = pytest.StashKey[Thresholds]()
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
@@ -124,6 +146,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
     group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
     group.addoption("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; default: one on this machine")
+    group.addoption(
+        "--hang-timeout",
+        type=float,
+        default=1800,
+        metavar="SECONDS",
+        help="end a worker that gives no sign of life for so long (default 1800; 0: never). Without workers (-n 0) "
+        "only its tracebacks are written",
+    )
     group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
     group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
     group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
@@ -158,8 +188,30 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from earmark.reports.allure import clean
 
         _CONTROLLER.append(config)
-        clean(Path(config.option.allure_report_dir))
+        if not config.option.collectonly:
+            clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
+    if not config.option.collectonly:
+        _start_progress(config, run)
+
+
+def _start_progress(config: pytest.Config, run: Run) -> None:
+    """Signs of life from the processes that run tests, and in the controller what watches them; with `-n 0`, both."""
+    folder, worker = paths.home() / "runs" / run.plan.run, getattr(config, "workerinput", {}).get("workerid")
+    distributes = config.pluginmanager.hasplugin("dsession")
+    if worker is None:
+        progress.make_folder(folder)
+        display = progress.display_for(config.pluginmanager.get_plugin("terminalreporter"), config)
+        watchdog = Watchdog(
+            config.option.hang_timeout, kill if distributes else None, display.say if display else print
+        )
+        monitor = progress.Monitor(folder, progress.Tally(run.weight), display, watchdog)
+        config.pluginmanager.register(monitor, "earmark-monitor")
+        config.stash[_MONITOR] = monitor
+        monitor.start()
+    if not distributes:
+        run.notify = progress.Heart(folder, worker or "main", config.option.hang_timeout)
+        config.pluginmanager.register(run.notify, "earmark-heart")
 
 
 def _runs_suites(config: pytest.Config) -> bool:
@@ -169,11 +221,13 @@ def _runs_suites(config: pytest.Config) -> bool:
         return "earmark_plan" in worker
     suites = Path(__file__).parent / "suites"
     named = [argument.partition("::")[0] for argument in config.args]
-    return any(name.startswith("earmark.suites") or _is_within(Path(name), suites) for name in named)
+    return any(name.startswith("earmark.suites") or _share(Path(name), suites) for name in named)
 
 
-def _is_within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _share(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder, or the folder in it."""
+    path, folder = path.resolve(), folder.resolve()
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def _out(config: pytest.Config) -> Path:
@@ -203,18 +257,30 @@ def _engine(config: pytest.Config) -> Callable | None:
         from earmark.store.ray_engine import connect
     except ImportError as error:
         raise pytest.UsageError(f"--engine ray: {error}; run: pip install 'earmark[ray]'") from error
-    return connect(config.option.ray_address)
+    try:
+        return connect(config.option.ray_address)
+    except ConnectionError as error:
+        raise pytest.UsageError(f"--engine ray: {error}") from error
 
 
 def _resolve(config: pytest.Config) -> Plan:
     """Find every codec and dataset that the options name."""
     option = config.option
     codecs = [registry.find(spec) for spec in option.codec] or [*registry.catalogue().values()]
+    twice = [name for name, count in Counter(entry.name for entry in codecs).items() if count > 1]
+    if twice:
+        raise registry.CatalogueError(
+            f"--codec: {twice[0]!r} is there twice; give each class a name of its own in its Info"
+        )
     names = {name for entry in codecs for name in (entry.name, entry.family) if name}
     for required in option.require:
         if required not in names:
             raise registry.CodecNotFoundError(f"--require {required}{thresholds_file.nearest(required, names)}")
     data = [name.strip() for names in option.data for name in names.split(",") if name.strip()]
+    try:
+        keep.limit()  # a bad size is said now, and not after the run
+    except ValueError as error:
+        raise cards.DataError(str(error)) from error
     if option.limit is not None and option.limit < 1:
         raise cards.DataError(f"--limit {option.limit}: expected at least 1")
     return Plan(
@@ -229,9 +295,14 @@ def _resolve(config: pytest.Config) -> Plan:
 
 def _device(config: pytest.Config) -> str:
     """The torch device of this process, found without importing torch."""
-    if config.option.device:
-        return config.option.device
-    return "cuda:0" if visible_gpus() else "cpu"
+    asked, gpus = config.option.device, visible_gpus()
+    if asked is None:
+        return "cuda:0" if gpus else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
+        raise pytest.UsageError(f"--device {asked}: expected cpu, cuda or cuda:N")
+    if asked != "cpu" and int(asked.partition(":")[2] or 0) >= len(gpus):
+        raise pytest.UsageError(f"--device {asked}: this machine shows {len(gpus)} CUDA devices; use --device cpu")
+    return asked
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -257,6 +328,23 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_testnodedown(node: Any) -> None:
     if _POOL in node.config.stash:
         node.config.stash[_POOL].give_back(node.gateway.id)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
+    """A test whose worker died is one failure that says why, on the terminal and in Allure."""
+    config, worker = report.node.config, report.node.gateway.id
+    if _MONITOR not in config.stash:
+        return
+    from earmark.reports.allure.crash import write_crash
+
+    monitor = config.stash[_MONITOR]
+    last, trace = monitor.last(worker), monitor.trace(worker)
+    reason = monitor.watchdog.reasons.get(worker) or f"it was at {last.get('doing') or 'nothing that it named'}"
+    message = f"infrastructure fault: worker {worker} crashed while running {crashitem}: {reason}"
+    report.longrepr = "\n".join(part for part in (message, trace) if part)
+    params = last["params"] if last.get("test") == crashitem else {}
+    write_crash(Path(config.option.allure_report_dir), crashitem, params, message, trace)
 
 
 # -- collection: codecs x datasets ------------------------------------------------------------------------------------
@@ -365,7 +453,7 @@ def describe(score: Score) -> str:
     value = "at its bound" if score.at_bound else "none" if score.value is None else f"{score.value:.4g} {score.unit}"
     interval = "" if score.ci_low is None or score.at_bound else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
     failed = f", {score.failed} failed" if score.failed else ""
-    return f"{value}{interval}, n {score.n}{failed}"
+    return "; ".join([f"{value}{interval}, n {score.n}{failed}", *score.notes])
 
 
 @pytest.fixture
@@ -419,6 +507,25 @@ def pytest_runtest_call(item: pytest.Item) -> None:
         allure.dynamic.sub_suite(names["dataset"])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, Any, Any]:
+    """A known fault fails its test with its message alone: a traceback through our code explains nothing more."""
+    return (yield from _without_traceback())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, Any, Any]:
+    return (yield from _without_traceback())
+
+
+def _without_traceback() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except (CodecError, StoreError, cards.DataError, ManifestError) as error:
+        message = str(error)
+    pytest.fail(message, pytrace=False)  # outside the handler: the fault is not shown again as the failure's cause
+
+
 # -- results: workers attach them to their reports, the controller writes them ----------------------------------------
 
 
@@ -453,6 +560,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = config.stash[_RUN]
     score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
     _write_allure(run, Path(config.option.allure_report_dir))
+    keep.enforce(paths.home() / "store", keep.limit())
     if config.option.write_thresholds and run.results:
         from earmark.scoring import in_order
 

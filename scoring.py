@@ -20,6 +20,7 @@ from earmark.data import audio
 from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.metrics import METRICS, RATES, Metric, MetricError, bitrate_kbps, checks, compute
+from earmark.metrics import registry as metric_rows
 from earmark.reports.scores import Score, finite, mean_with_interval
 from earmark.store import fingerprint
 from earmark.store.jobs import Job, prepare, sound_job
@@ -51,7 +52,7 @@ class Measured:
                 "clip": clip,
                 "group": group,
                 "value": finite(self.values.get(clip, math.nan)),
-                "at_bound": math.isinf(self.values.get(clip, 0.0)),
+                "at_bound": self.values.get(clip) == _perfect(SCORED[self.score.metric]),
                 "error": self.errors.get(clip),
             }
             for clip, group in self.groups.items()
@@ -89,7 +90,8 @@ def measure(
         else:
             errors[clip.id] = outcome.error
     groups = {clip.id: clip.group for clip in dataset.clips}
-    mean, low, high, method = mean_with_interval(values, groups, seed)
+    finite_values, notes = _without_exact(values, metric)
+    mean, low, high, method = mean_with_interval(finite_values, groups, seed)
     score = Score(
         codec=entry.name,
         suite=suite,
@@ -103,7 +105,7 @@ def measure(
         ci_method=method,
         n=len(values),
         failed=len(errors),
-        at_bound=mean == (math.inf if metric.higher_is_better else -math.inf),
+        at_bound=mean == _perfect(metric),
         backend=metric.backend,
         protocol=_protocol(metric),
         preset=preset,
@@ -114,10 +116,27 @@ def measure(
         codec_revision=entry.info.revision or store.fingerprint(entry),
         dataset_fingerprint=dataset.fingerprint,
         versions={"earmark": __version__, "resampler": audio.resampler()} | fingerprint.versions(entry),
-        notes=tuple(store.notes(entry)),
+        notes=(*store.notes(entry), *notes),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=store.run,
     )
     return Measured(score, values, errors, groups)
+
+
+def _perfect(metric: Metric) -> float:
+    return math.inf if metric.higher_is_better else -math.inf
+
+
+def _without_exact(values: dict[str, float], metric: Metric) -> tuple[dict[str, float], list[str]]:
+    """The values that have a mean. One clip that comes back exactly (infinite dB) must not make the mean infinite.
+
+    Where all are exact, the mean is at its bound. A clip of which nothing is left (infinite the other way) stays: the
+    mean is then none, and fails.
+    """
+    finite = {clip: value for clip, value in values.items() if value != _perfect(metric)}
+    if not finite or len(finite) == len(values):
+        return values, []
+    return finite, [f"{len(values) - len(finite)} clips came back exactly and are not in the mean"]
 
 
 def _protocol(metric: Metric) -> str:
@@ -138,7 +157,7 @@ def clip_outcomes(
 
 
 def _value_job(metric: Metric, entry: Entry, seed: int) -> Job:
-    sources = fingerprint.of_files(inspect.getfile(metric.load()), str(checks.__file__))
+    sources = fingerprint.of_files(inspect.getfile(metric.load()), str(checks.__file__), str(metric_rows.__file__))
     version = f"{metric.backend} {metric.rate} {sources}"
     return Job("earmark.scoring:values", entry, detail=metric.name, seed=seed, version=version, model=False)
 

@@ -72,9 +72,10 @@ class Threshold:
         return score.metric == self.metric and all(fnmatch.fnmatchcase(name, pattern) for name, pattern in named)
 
     @property
-    def specificity(self) -> int:
-        """How many of codec, suite and dataset are spelt out; a part of a name counts for less than the whole."""
-        return sum(2 * (not _is_pattern(part)) + (part != "*") for part in (self.codec, self.suite, self.dataset))
+    def specificity(self) -> tuple[int, int]:
+        """How many of codec, suite and dataset are spelt out, then how many are spelt in part."""
+        parts = (self.codec, self.suite, self.dataset)
+        return sum(not _is_pattern(part) for part in parts), sum(part != "*" for part in parts)
 
 
 @dataclass(frozen=True)

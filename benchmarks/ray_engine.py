@@ -23,8 +23,9 @@ import numpy as np
 from earmark import Info
 from earmark.codecs import registry
 from earmark.data import cards
+from earmark.data.manifest import SHARD_CLIPS
 from earmark.store.jobs import sound_job
-from earmark.store.store import SHARD_CLIPS, Store
+from earmark.store.store import Store
 from earmark.tests.helpers import voice, write_dataset
 
 WORKERS, REPEATS, CLIP_S = 2, 3, 0.05

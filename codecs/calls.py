@@ -25,7 +25,13 @@ def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: in
     A codec without a `reconstruct` of its own is encoded and decoded, and its tokens are counted at log2 V_k bits each.
     """
     if hasattr(adapter, "reconstruct"):
-        decoded, bits = _guarded(info, "reconstruct", adapter.reconstruct, wav, lengths, seed)
+        made = _guarded(info, "reconstruct", adapter.reconstruct, wav, lengths, seed)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise CodecError(
+                f"codec failed: {info.name}: reconstruct returned {type(made).__name__}, "
+                f"expected a pair (wav, bits or None)"
+            )
+        decoded, bits = made
     else:
         encoded = encode(adapter, info, wav, lengths, seed)
         decoded, bits = _guarded(info, "decode", adapter.decode, encoded, seed), nominal_bits(info, encoded)
@@ -63,7 +69,11 @@ def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
     import torch
 
     cost = torch.tensor([math.log2(size) for size in info.codebook_sizes], dtype=torch.float64)
-    tokens = (encoded.codes >= 0).sum(dim=2).to("cpu", torch.float64)
+    frames = torch.arange(encoded.codes.shape[2], device=encoded.codes.device)
+    own = (
+        frames[None, None] < encoded.frames.to(frames.device)[:, None, None]
+    )  # what lies beyond a clip is not paid for
+    tokens = ((encoded.codes >= 0) & own).sum(dim=2).to("cpu", torch.float64)
     bits = tokens @ cost
     return bits if encoded.side_bits is None else bits + encoded.side_bits.to("cpu", torch.float64)
 
@@ -72,6 +82,11 @@ def check_codes(info: Info, encoded: Encoded, batch: int) -> None:
     """Raise CodecError unless codes are int64 [B, K, T] within their codebooks and frames int64 [B]."""
     import torch
 
+    if not isinstance(encoded, Encoded):
+        raise CodecError(
+            f"codec failed: {info.name}: encode returned {type(encoded).__name__}, "
+            f"expected earmark.Encoded(codes, frames)"
+        )
     codes = encoded.codes
     if codes.dtype != torch.int64 or codes.ndim != 3 or codes.shape[:2] != (batch, info.num_codebooks):
         raise CodecError(
@@ -84,8 +99,14 @@ def check_codes(info: Info, encoded: Encoded, batch: int) -> None:
             f"codec failed: {info.name}: codes run from {int(codes.min())} to {int(codes.max())}, "
             f"expected 0 to V-1 with V = {info.codebook_sizes}, or -1 for no token"
         )
-    if tuple(encoded.frames.shape) != (batch,):
-        raise CodecError(f"codec failed: {info.name}: frames are {list(encoded.frames.shape)}, expected [{batch}]")
+    frames = encoded.frames
+    if not isinstance(frames, torch.Tensor) or tuple(frames.shape) != (batch,):
+        got = list(frames.shape) if isinstance(frames, torch.Tensor) else type(frames).__name__
+        raise CodecError(f"codec failed: {info.name}: frames are {got}, expected a tensor [{batch}]")
+    if bool(((frames < 0) | (frames > codes.shape[2])).any()):
+        raise CodecError(
+            f"codec failed: {info.name}: frames are {frames.tolist()}, expected 0 to T = {codes.shape[2]} of the codes"
+        )
 
 
 def check_wav(info: Info, decoded: Any, wav: Tensor) -> Tensor:

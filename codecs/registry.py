@@ -181,8 +181,15 @@ def _import_adapter(spec: str) -> type:
         return getattr(importlib.import_module(module_name), class_name)
     except ImportError as error:
         raise CodecNotFoundError(f"codec {spec}: cannot import {module_name} ({error})") from error
+    except (ValueError, TypeError) as error:  # most often an `Info` that does not agree with itself
+        raise CatalogueError(f"codec {spec}: importing {module_name} raised {type(error).__name__}: {error}") from error
     except AttributeError:
         raise CodecNotFoundError(f"codec {spec}: {module_name} has no {class_name}") from None
+
+
+def reconstructs_itself(entry: Entry) -> bool:
+    """Whether a codec's class has a `reconstruct` of its own."""
+    return hasattr(_import_adapter(entry.adapter), "reconstruct")
 
 
 def status(entry: Entry) -> Status:

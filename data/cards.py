@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ Domain = Literal["speech", "music", "sound", "general"]
 Use = Literal["reconstruction", "id_sensitivity", "lm", "probe"]
 TaskKind = Literal["classification", "multi_label", "regression", "events", "asr", "retrieval", "verification"]
 
+_NAME = r"[A-Za-z0-9_.+-]+"  # what can stand in a test id and in --data
 _HERE = Path(__file__).parent
 SAMPLER = _HERE / "sampler"
 
@@ -56,7 +58,7 @@ class Task(_Strict):
 class Card(_Strict):
     """A dataset, declared."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    name: str = Field(pattern=_NAME)
     title: str
     version: int
     domain: Domain
@@ -106,8 +108,8 @@ def _written_cards() -> dict[str, Card]:
 def cards() -> dict[str, Card]:
     """Every dataset by name: the written cards, and those that the manifest of EARMARK_DATA implies."""
     folder = data_folder()
-    implied = {} if folder is None else {name: _implied(name) for name in read_manifest(folder / "manifest.csv")}
-    return implied | _written_cards()
+    names = read_manifest(folder / "manifest.csv") if folder else ()
+    return {name: _implied(name) for name in names if re.fullmatch(_NAME, name)} | _written_cards()
 
 
 def _implied(name: str) -> Card:
@@ -143,8 +145,7 @@ def select(names: Sequence[str]) -> list[Card]:
             members = [card for card in known.values() if card.source.folder == groups[name]]
             chosen |= {card.name: card for card in members if card.source.dataset in read_manifest(card.manifest())}
         elif name in known:
-            known[name].manifest()  # a name that is known but not here is an error now, not one a test
-            chosen[name] = known[name]
+            chosen[name] = _present(known[name])
         else:
             nearest = difflib.get_close_matches(name, [*known, *groups], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`earmark data` lists them."
@@ -152,6 +153,13 @@ def select(names: Sequence[str]) -> list[Card]:
                 hint += " EARMARK_DATA is not set: only the embedded data is known."
             raise DataError(f"unknown dataset {name!r}: {hint}")
     return list(chosen.values())
+
+
+def _present(card: Card) -> Card:
+    """The card, or DataError where its data is not here: one error now rather than one a test."""
+    if card.source.dataset not in read_manifest(card.manifest()):
+        raise DataError(f"data missing: {card.manifest()} has no dataset {card.source.dataset!r}")
+    return card
 
 
 def load(card: Card, limit: int | None = None, seed: int = 0) -> Dataset:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+SHARD_CLIPS = 8  # the store's unit of work: seconds of encoding, so that eight workers share even a small dataset
 REQUIRED = ("path", "dataset", "sha256")
 
 
@@ -30,6 +32,7 @@ class Clip:
     domain: str
     seconds: float | None
     fields: Mapping[str, str]
+    shard: str = ""
 
 
 @functools.cache
@@ -40,7 +43,7 @@ def read_manifest(path: Path) -> dict[str, tuple[Clip, ...]]:
     """
     if not path.is_file():
         raise ManifestError(f"data missing: {path}: no such manifest; EARMARK_DATA must name a folder that holds one")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         rows = csv.DictReader(file)
         absent = [name for name in REQUIRED if name not in (rows.fieldnames or ())]
         if absent:
@@ -52,7 +55,15 @@ def read_manifest(path: Path) -> dict[str, tuple[Clip, ...]]:
             if clip.id in clips:
                 raise ManifestError(f"{path}:{rows.line_num}: {clip.id} is in {row['dataset']} twice")
             clips[clip.id] = clip
-    return {name: tuple(clips.values()) for name, clips in datasets.items()}
+    return {name: tuple(_sliced([*clips.values()])) for name, clips in datasets.items()}
+
+
+def _sliced(clips: list[Clip]) -> Iterator[Clip]:
+    """The clips, each with the name of its slice of the whole dataset: the same whichever of its clips a run takes."""
+    for at in range(0, len(clips), SHARD_CLIPS):
+        part = clips[at : at + SHARD_CLIPS]
+        name = hashlib.sha256(" ".join(clip.sha256 for clip in part).encode()).hexdigest()[:16]
+        yield from (replace(clip, shard=name) for clip in part)
 
 
 def _clip(manifest: Path, line: int, row: dict[str, str]) -> Clip:
@@ -66,7 +77,7 @@ def _clip(manifest: Path, line: int, row: dict[str, str]) -> Clip:
     return Clip(
         id=row["path"],
         path=manifest.parent / row["path"],
-        sha256=row["sha256"],
+        sha256=row["sha256"].lower(),
         group=row.get("group") or row.get("speaker") or row["path"],
         domain=row.get("domain") or "general",
         seconds=seconds,

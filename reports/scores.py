@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class Score:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     time: str = ""
+    run: str = ""
 
     @property
     def key(self) -> tuple:
@@ -118,8 +119,17 @@ def finite(value: float) -> float | None:
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     """Append to scores.jsonl; nothing that an earlier run measured is lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(score.to_json() + "\n" for score in scores)
+    with path.open("ab+") as file:
+        _drop_half_line(file)
+        file.write("".join(score.to_json() + "\n" for score in scores).encode())
+
+
+def _drop_half_line(file: BinaryIO) -> None:
+    """Remove what a killed run left of its last line, or the next score would be glued to it."""
+    file.seek(0)
+    content = file.read()
+    if content and not content.endswith(b"\n"):
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -136,6 +146,7 @@ def read_scores(path: Path) -> list[Score]:
             if not line.endswith("\n"):
                 break
             raise ValueError(f"{path}:{number}: not a score ({error})") from error
+        newest.pop(score.key, None)  # to the end: what was measured last is last
         newest[score.key] = score
     return list(newest.values())
 

@@ -29,14 +29,15 @@ def cell(score: Score | None) -> str:
 def _grid(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
     """Header and rows. The arrow beside a metric says which way is better."""
     metrics = list(dict.fromkeys((score.metric, score.unit, score.higher_is_better) for score in scores))
-    places = list(dict.fromkeys((score.codec, score.dataset) for score in scores))
+    # scores of other clips (a preset, a limit) are other rows: they do not compare
+    places = list(dict.fromkeys((score.codec, score.dataset, score.dataset_fingerprint) for score in scores))
     places.sort(key=lambda place: place[1])
-    by_place = {(score.codec, score.dataset, score.metric): score for score in scores}
+    by_place = {(score.codec, score.dataset, score.dataset_fingerprint, score.metric): score for score in scores}
     header = ["codec", "dataset", "n"]
     header += [f"{name} {'↑' if higher else '↓'}" for name, _, higher in metrics]
     rows = []
-    for codec, dataset in places:
-        cells = [by_place.get((codec, dataset, name)) for name, _, _ in metrics]
+    for codec, dataset, data in places:
+        cells = [by_place.get((codec, dataset, data, name)) for name, _, _ in metrics]
         n = max(score.n for score in cells if score)
         rows.append([codec, dataset, str(n), *(cell(score) for score in cells)])
     return header, rows

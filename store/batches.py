@@ -2,14 +2,15 @@
 
 A plan depends on the clips alone, so that a shard made twice is the same to the bit. A codec is given batches only on
 an accelerator, and only after it has shown that a clip in a batch comes out as it does alone; else one by one. A batch
-for which the device has not enough memory is halved. What fails in a batch is tried alone: the failure is one clip's.
+for which the device has not enough memory, or on which the codec fails, is halved until one clip is left: the failure
+is that clip's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     Encode = Callable[[Tensor, Tensor], list[tuple[dict[str, Any], dict[str, np.ndarray]]]]
 
+What = Literal["tokens", "sound", "latents"]
+
 BATCH_SECONDS = 160  # audio in a batch, padding included
 READERS = 4  # threads that read ahead
 
@@ -37,13 +40,13 @@ class Audio(NamedTuple):
     sample_rate: int
 
 
-def encode_batches(store: Store, entry: Entry, clips: Sequence[Clip], encode: Encode) -> list[Outcome]:
+def encode_batches(store: Store, entry: Entry, clips: Sequence[Clip], encode: Encode, what: What) -> list[Outcome]:
     """Read the clips, put them through `encode(wav [B, C, L], lengths [B])`, and give the outcomes in their order.
 
     `encode` returns facts and arrays of each clip of its batch; sample_rate and samples (as given) are added here.
     """
     outcomes: dict[str, Outcome] = {}
-    for batch in _plan(_read_ahead(entry, clips, outcomes), store.batches(entry)):
+    for batch in _plan(_read_ahead(entry, clips, outcomes), store.batches(entry, what)):
         store.beat(f"{entry.name}: {len(batch)} clips of {batch[0][1].wav.shape[1] / batch[0][1].sample_rate:.1f} s")
         outcomes |= {outcome.clip: outcome for outcome in _run(batch, encode, store.device)}
     return [outcomes[clip.sha256] for clip in clips]
@@ -79,21 +82,22 @@ def _plan(read: Iterator[tuple[Clip, Audio]], batched: bool) -> Iterator[list[tu
 
 
 def _run(batch: list[tuple[Clip, Audio]], encode: Encode, device: str) -> list[Outcome]:
-    """One batch; halved where memory does not suffice, one by one where the codec fails on it."""
+    """One batch; halved where memory does not suffice or the codec fails on it."""
     import torch
 
+    parts, error = None, ""
     try:
         parts = encode(*_padded([audio.wav for _, audio in batch], device))
-    except torch.cuda.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError as fault:
+        error = f"infrastructure fault: out of memory on {device}: {str(fault).splitlines()[0]}"
+    except calls.CodecError as fault:
+        error = str(fault)
+    if parts is None:  # outside the handler, whose traceback would keep the failed batch in memory
         torch.cuda.empty_cache()
         if len(batch) == 1:
-            raise
-        half = len(batch) // 2
-        return _run(batch[:half], encode, device) + _run(batch[half:], encode, device)
-    except calls.CodecError as error:
-        if len(batch) == 1:
-            return [Outcome(batch[0][0].sha256, error=str(error))]
-        return [outcome for item in batch for outcome in _run([item], encode, device)]
+            return [Outcome(batch[0][0].sha256, error=error)]
+        middle = len(batch) // 2
+        return _run(batch[:middle], encode, device) + _run(batch[middle:], encode, device)
     return [
         Outcome(clip.sha256, {"sample_rate": audio.sample_rate, "samples": audio.wav.shape[1]} | facts, arrays)
         for (clip, audio), (facts, arrays) in zip(batch, parts, strict=True)
@@ -112,26 +116,32 @@ def _padded(wavs: list[np.ndarray], device: str) -> tuple[Tensor, Tensor]:
     return stacked.to(device, non_blocking=True), lengths.to(device)
 
 
-def equal_in_batches(adapter: Any, entry: Entry, device: str, seed: int = 0) -> bool:
-    """Whether a clip in a batch of other lengths gives the tokens, or the sound, that it gives alone.
+def equal_in_batches(adapter: Any, entry: Entry, device: str, what: What, seed: int = 0) -> bool:
+    """Whether a clip in a batch of other lengths gives the tokens, sound or latents that it gives alone.
 
-    Tried on three clips of noise; codes must be equal, sound within 1e-4 (float32 sums in another order).
+    Tried on three clips of noise; codes must be equal, the others within 1e-4 (float32 sums in another order). A codec
+    that takes no batches at all is simply not equal.
     """
+    import torch
+
     rate = entry.info.sample_rate or 24000
     generator = np.random.default_rng(seed)
     lengths = [rate, rate * 2 // 3, rate // 2 + 7]
     wavs = [generator.normal(0, 0.1, (entry.info.channels, length)).astype(np.float32) for length in lengths]
-    together = _probe(adapter, entry, wavs, device, seed)
-    alone = [_probe(adapter, entry, [wav], device, seed)[0] for wav in wavs]
+    try:
+        together = _probe(adapter, entry, wavs, device, what, seed)
+        alone = [_probe(adapter, entry, [wav], device, what, seed)[0] for wav in wavs]
+    except (calls.CodecError, torch.cuda.OutOfMemoryError):
+        return False
     return all(_alike(batched, single) for batched, single in zip(together, alone, strict=True))
 
 
-def _probe(adapter: Any, entry: Entry, wavs: list[np.ndarray], device: str, seed: int) -> list[np.ndarray]:
+def _probe(adapter: Any, entry: Entry, wavs: list[np.ndarray], device: str, what: What, seed: int) -> list[np.ndarray]:
     wav, lengths = _padded(wavs, device)
-    if "encode" in entry.info.capabilities:
+    if what == "tokens":
         encoded = calls.encode(adapter, entry.info, wav, lengths, seed)
         return [codes[:, : int(n)].cpu().numpy() for codes, n in zip(encoded.codes, encoded.frames, strict=True)]
-    if "reconstruct" in entry.info.capabilities:
+    if what == "sound":
         decoded, _ = calls.reconstruct(adapter, entry.info, wav, lengths, seed)
         return [found[:, :n].cpu().numpy() for found, n in zip(decoded, lengths.tolist(), strict=True)]
     found, frames = calls.latents(adapter, entry.info, wav, lengths, entry.info.latent_kinds[0], seed)

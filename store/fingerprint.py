@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from earmark.codecs.registry import Entry
@@ -20,6 +24,7 @@ LENGTH = 16  # hexadecimal digits kept
 
 # Packages that every codec's output depends on, beside those that its row names.
 _ALWAYS = ("numpy", "soxr", "torch")
+_NOT_SOURCES = {"site-packages", "node_modules", "venv", "env", "build", "dist"}
 _PLAIN = (str, int, float, bool, bytes, type(None), Path)
 
 
@@ -39,14 +44,17 @@ def of_row(entry: Entry) -> str:
     classes = getattr(importlib.import_module(module), name).__mro__
     ours = {inspect.getfile(cls) for cls in classes if cls.__module__.startswith("earmark.")}
     sources = sorted(Path(file) for file in {*ours, str(calls.__file__), str(contract.__file__)})
-    return digest(entry.model_dump(mode="json"), _snapshot(entry), _hash_files(sources), versions(entry), resampler())
+    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family"})
+    return digest(row, _snapshot(entry), _hash_files(sources), versions(entry), resampler())
 
 
 @functools.cache
 def of_maker(maker: str) -> str:
-    """The source of what makes a job's results ("module:function"), and of the one resampler."""
+    """The source of what makes a job's results ("module:function"), and of what every job goes through."""
+    from earmark.store import batches, jobs
+
     module = importlib.import_module(maker.partition(":")[0])
-    return _hash_files([Path(str(module.__file__)), Path(str(audio.__file__))])
+    return _hash_files(Path(str(source.__file__)) for source in (module, audio, batches, jobs))
 
 
 def of_files(*paths: str) -> str:
@@ -64,10 +72,11 @@ def of_adapter(entry: Entry, adapter: Any) -> str | None:
     if callable(own):
         return digest(entry.model_dump(mode="json"), str(own()), versions(entry), resampler())
     content = hashlib.sha256()
-    if not _absorb(content, vars(adapter), set()):
+    if not _absorb(content, vars(adapter), {}):
         return None
-    source = _hash_files(_sources(type(adapter)))
-    return digest(entry.model_dump(mode="json"), content.hexdigest(), source, versions(entry), resampler())
+    sources = _sources(type(adapter))
+    libraries = versions(entry) | _imported(sources)
+    return digest(entry.model_dump(mode="json"), content.hexdigest(), _hash_files(sources), libraries, resampler())
 
 
 def versions(entry: Entry) -> dict[str, str]:
@@ -91,16 +100,36 @@ def _snapshot(entry: Entry) -> str | None:
 
 
 def _sources(cls: type) -> list[Path]:
-    """The Python files of a class's package, or those beside its module."""
+    """The Python files of a class's package, or those in the folder of its module and below."""
     module = inspect.getmodule(cls)
     if module is None or module.__file__ is None:
         return []
     file, package = Path(module.__file__), module.__name__.partition(".")[0]
     depth = module.__name__.count(".") + (file.name == "__init__.py")
-    if depth == 0:
-        return sorted(file.parent.glob("*.py"))
-    root = file.parents[depth - 1]
-    return sorted(root.rglob("*.py")) if root.name == package else [file]
+    root = file.parents[max(depth - 1, 0)]
+    return sorted(_python_files(root)) if depth == 0 or root.name == package else [file]
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    """Every Python file below a folder, but for environments, hidden folders and caches."""
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if not name.startswith((".", "__")) and name not in _NOT_SOURCES]
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
+
+
+def _imported(sources: Sequence[Path]) -> dict[str, str]:
+    """Versions of the installed packages that source files import by name."""
+    names = set()
+    for path in sources:
+        with contextlib.suppress(SyntaxError, UnicodeDecodeError):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names.add(node.module.partition(".")[0])
+    distributions = importlib.metadata.packages_distributions()
+    found = sorted({distribution for name in names for distribution in distributions.get(name, ())})
+    return {distribution: importlib.metadata.version(distribution) for distribution in found}
 
 
 def _hash_files(paths: Iterable[Path]) -> str:
@@ -110,19 +139,23 @@ def _hash_files(paths: Iterable[Path]) -> str:
     return content.hexdigest()
 
 
-def _absorb(content: Any, value: Any, seen: set[int]) -> bool:
-    """Feed a value into the hash; False where there is something in it that cannot be looked into."""
+def _absorb(content: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> bool:
+    """Feed a value into the hash; False where there is something in it that cannot be looked into.
+
+    `seen` numbers what was met, so that a cycle ends and a shared part is told from an equal one; it also keeps each
+    alive, as an id may be used again.
+    """
     import numpy as np
     import torch
 
-    if id(value) in seen:
+    if isinstance(value, (*_PLAIN, torch.device, torch.dtype, np.generic)):
+        content.update(f"{type(value).__qualname__} {value!r};".encode())
         return True
-    seen.add(id(value))
-    content.update(type(value).__qualname__.encode())
-    if isinstance(value, torch.nn.Module):
-        content.update(str(value).encode())
-        named = dict([*value.named_parameters(), *value.named_buffers()])
-        return _absorb(content, named, seen)
+    if id(value) in seen:
+        content.update(f"again {seen[id(value)][0]};".encode())
+        return True
+    seen[id(value)] = (len(seen), value)
+    content.update(f"{type(value).__module__}.{type(value).__qualname__};".encode())
     if isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
         content.update(f"{value.dtype}{tuple(value.shape)}".encode() + flat.view(torch.uint8).numpy().tobytes())
@@ -130,11 +163,22 @@ def _absorb(content: Any, value: Any, seen: set[int]) -> bool:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         content.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
         return True
+    return all(_absorb(content, part, seen) for part in parts) if (parts := _parts(value)) is not None else False
+
+
+def _parts(value: Any) -> list[Any] | None:
+    """What a value is made of; None where that cannot be seen (an open file, a session of another runtime)."""
+    import torch
+
     if isinstance(value, dict):
-        return all(_absorb(content, part, seen) for item in value.items() for part in item)
+        return [part for item in value.items() for part in item]
     if isinstance(value, list | tuple):
-        return all(_absorb(content, part, seen) for part in value)
-    if isinstance(value, (*_PLAIN, torch.device, torch.dtype)) or hasattr(value, "model_dump_json"):
-        content.update(str(value).encode())
-        return True
-    return False
+        return list(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, type | ModuleType | FunctionType | BuiltinFunctionType):
+        return [getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)]
+    if isinstance(value, torch.nn.Module):
+        kept = ("_parameters", "_buffers", "_modules")  # the rest that starts so is torch's own: hooks, weak references
+        return [{name: part for name, part in vars(value).items() if name in kept or not name.startswith("_")}]
+    return [vars(value)] if hasattr(value, "__dict__") else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earmark.codecs import calls
+from earmark.codecs import calls, registry
 from earmark.codecs.contract import Encoded
 from earmark.codecs.registry import Entry
 from earmark.data import audio
@@ -76,7 +76,7 @@ def tokens(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
         bits = calls.nominal_bits(info, encoded)
         return [_token_parts(encoded, float(bits[row]), row) for row in range(len(wav))]
 
-    return encode_batches(store, job.entry, clips, encode)
+    return encode_batches(store, job.entry, clips, encode, "tokens")
 
 
 def _token_parts(encoded: Encoded, bits: float, row: int) -> tuple[dict, dict]:
@@ -86,11 +86,14 @@ def _token_parts(encoded: Encoded, bits: float, row: int) -> tuple[dict, dict]:
     return {"frames": frames, "bits": bits}, arrays
 
 
+def tokens_are_stored(entry: Entry) -> bool:
+    """Whether a codec's sound is made from its stored tokens: it encodes and decodes, and has no other way."""
+    return {"encode", "decode"} <= set(entry.info.capabilities) and not registry.reconstructs_itself(entry)
+
+
 def sound(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
-    """Reconstruct: array `wav`; facts sample_rate, samples, over_range (samples beyond [-1, 1]) and bits."""
-    if {"encode", "decode"} <= set(job.entry.info.capabilities) and not hasattr(
-        store.adapter(job.entry), "reconstruct"
-    ):
+    """Reconstruct: array `wav`; facts sample_rate, samples (as given), over_range (beyond [-1, 1]) and bits."""
+    if tokens_are_stored(job.entry):
         return [_decode(store, job, outcome) for outcome in store.outcomes(tokens_job(job.entry, job.seed), clips)]
 
     def reconstruct(wav: Any, lengths: Any) -> list[tuple[dict, dict]]:
@@ -99,7 +102,7 @@ def sound(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
         rows = zip(decoded.cpu().numpy(), spent, strict=True)
         return [({"bits": cost}, {"wav": array}) for array, cost in rows]
 
-    made = encode_batches(store, job.entry, clips, reconstruct)
+    made = encode_batches(store, job.entry, clips, reconstruct, "sound")
     return [_checked_sound(job, outcome, outcome.arrays["wav"]) if not outcome.error else outcome for outcome in made]
 
 
@@ -139,7 +142,7 @@ def _checked_sound(job: Job, made: Outcome, wav: np.ndarray) -> Outcome:
         )
     wav = np.ascontiguousarray(wav[:, :length])
     over_range = int((np.abs(wav) > 1).sum())
-    facts = {"sample_rate": rate, "samples": wav.shape[1], "over_range": over_range, "bits": made.facts.get("bits")}
+    facts = {"sample_rate": rate, "samples": length, "over_range": over_range, "bits": made.facts.get("bits")}
     return Outcome(made.clip, facts, {"wav": wav})
 
 
@@ -153,7 +156,7 @@ def latents(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
             for array, count in zip(found, frames, strict=True)
         ]
 
-    return encode_batches(store, job.entry, clips, embed)
+    return encode_batches(store, job.entry, clips, embed, "latents")
 
 
 def _halved(array: np.ndarray) -> np.ndarray:

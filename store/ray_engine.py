@@ -101,6 +101,7 @@ def fill(store: Store, job: Job, missing: Slices) -> None:
                 del missing[path]
                 _tell(store, result)
         if missing and len(failures) < MOST_FAILURES:
+            store.beat(f"waiting for others at {len(missing)} shards")  # who waits does not hang
             time.sleep(_WAIT_S)
     if failures:
         _raise(failures)

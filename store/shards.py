@@ -40,10 +40,6 @@ class Shard:
     outcomes: tuple[Outcome, ...]
     run: str
 
-    @property
-    def complete(self) -> bool:
-        return all(outcome.error is None for outcome in self.outcomes)
-
 
 def write(path: Path, shard: Shard) -> None:
     """Publish a shard: written beside its place, then moved there at once, so that a reader never meets half of it.
@@ -76,8 +72,15 @@ def write(path: Path, shard: Shard) -> None:
 
 
 def read(path: Path) -> Shard | None:
-    """The shard of a file; None where there is none or it is damaged (truncated, bits flipped), and is redone."""
-    return _read(path, whole=True)
+    """The shard of a file; None where there is none or it is damaged (truncated, bits flipped), and is redone.
+
+    Its modification time becomes now: the last use, by which `store.keep` prunes.
+    """
+    shard = _read(path, whole=True)
+    if shard is not None:
+        with contextlib.suppress(OSError):  # a read-only store is read all the same
+            os.utime(path)
+    return shard
 
 
 def peek(path: Path) -> Shard | None:

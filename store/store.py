@@ -7,6 +7,7 @@ work; what makes a result true is that a shard is published whole, under the add
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -19,10 +20,9 @@ from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
-from earmark.store.jobs import Job
+from earmark.store.jobs import Job, tokens_are_stored
 from earmark.store.shards import Outcome, Shard
 
-SHARD_CLIPS = 8  # a unit of work: seconds of encoding, so that eight workers share even a small dataset
 DEATHS = 2  # a shard that has ended this many workers of a run is marked failed
 _WAIT_S = 0.05
 
@@ -49,7 +49,7 @@ class Store:
         self._resident: tuple[str, Any] | None = None
         self._broken: dict[str, str] = {}
         self._fingerprints: dict[str, str] = {}
-        self._batches: dict[str, bool] = {}
+        self._batches: dict[tuple[str, str], bool] = {}
 
     def __reduce__(self) -> tuple:
         """What another process needs of it: where, on what, for which run."""
@@ -81,22 +81,24 @@ class Store:
             self._fingerprints[entry.name] = found or f"run-{self.run}"
         return self._fingerprints[entry.name]
 
-    def batches(self, entry: Entry) -> bool:
+    def batches(self, entry: Entry, what: batches.What) -> bool:
         """Whether the codec is given batches: on an accelerator, once it has shown that they change nothing."""
         if not self.device.startswith("cuda"):
             return False  # on the CPU a batch is not faster, and one clip at a time cannot leak
-        if entry.name not in self._batches:
-            verdict = self.root / entry.name / self.fingerprint(entry) / "batches.json"
+        if (entry.name, what) not in self._batches:
+            source = fingerprint.of_files(batches.__file__)
+            verdict = self.root / entry.name / self.fingerprint(entry) / f"batches-{what}-{source}.json"
             found = _read_json(verdict)
             if not found:  # tried once for all workers and runs
-                found = {"equal": batches.equal_in_batches(self.adapter(entry), entry, self.device)}
+                found = {"equal": batches.equal_in_batches(self.adapter(entry), entry, self.device, what)}
                 _write_json(verdict, found)
-            self._batches[entry.name] = found["equal"]
-        return self._batches[entry.name]
+            self._batches[entry.name, what] = found["equal"]
+        return self._batches[entry.name, what]
 
     def notes(self, entry: Entry) -> list[str]:
         """What a reader of the codec's scores should know of how they were made."""
-        alone = self.device.startswith("cuda") and not self.batches(entry)
+        what: batches.What = "tokens" if tokens_are_stored(entry) else "sound"
+        alone = self.device.startswith("cuda") and not self.batches(entry, what)
         return ["encoded one by one: in a batch it gives other tokens or sound"] if alone else []
 
     def beat(self, doing: str) -> None:
@@ -112,54 +114,77 @@ class Store:
     def outcomes(self, job: Job, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """The outcome of every clip, in order; what is missing is made first."""
         self.ensure(job, clips)
-        for path, part in self.slices(job, clips).items():
-            shard = shards.read(path) or self.make(job, path, part)  # a damaged one is found here, and made again
-            found = {outcome.clip: outcome for outcome in shard.outcomes}
+        folder = self.folder(job)
+        for name, group in itertools.groupby(clips, key=lambda clip: clip.shard):
+            path, part = folder / f"{name}.safetensors", list(group)
+            found = self._kept(shards.read(path))
+            if any(clip.sha256 not in found for clip in part):  # damaged, which only reading finds
+                found = self._kept(self.make(job, path, part))
             if self.notify:
                 self.notify("read", len(part), job.entry.name)
             yield from (found[clip.sha256] for clip in part)
 
     def missing(self, job: Job, clips: Sequence[Clip]) -> Slices:
         """The shards of a job that are still to be made."""
-        return {path: part for path, part in self.slices(job, clips).items() if not self._usable(path)}
+        return {path: part for path, part in self.slices(job, clips).items() if self._lacking(path, part)}
 
     def slices(self, job: Job, clips: Sequence[Clip]) -> Slices:
-        """The shards of a job over clips: the address of each, and its clips."""
-        parts = [clips[at : at + SHARD_CLIPS] for at in range(0, len(clips), SHARD_CLIPS)]
+        """The shards of a job over clips: the file of each slice of the dataset, and its clips that are asked for."""
+        folder, parts = self.folder(job), dict[Path, list[Clip]]()
+        for clip in clips:
+            parts.setdefault(folder / f"{clip.shard}.safetensors", []).append(clip)
+        return dict(parts)
+
+    def folder(self, job: Job) -> Path:
+        """Where a job's shards lie: the address of all that they depend on but the clips."""
         kind = self.device.partition(":")[0]
         described = (job.maker, fingerprint.of_maker(job.maker), job.detail, job.seed, job.version, kind)
-        folder = self.root / job.entry.name / self.fingerprint(job.entry) / fingerprint.digest(*described)
-        return {folder / f"{fingerprint.digest([clip.sha256 for clip in part])}.safetensors": part for part in parts}
+        return self.root / job.entry.name / self.fingerprint(job.entry) / fingerprint.digest(*described)
 
-    def _usable(self, path: Path) -> bool:
-        """Whether a shard is there, with failures only from this very run; its tensors are not read for that."""
-        found = shards.peek(path)
-        return found is not None and (found.complete or found.run == self.run)
+    def _kept(self, shard: Shard | None) -> dict[str, Outcome]:
+        """The outcomes of a shard that count: every success, and the failures of this very run."""
+        if shard is None:
+            return {}
+        kept = (outcome for outcome in shard.outcomes if outcome.error is None or shard.run == self.run)
+        return {outcome.clip: outcome for outcome in kept}
+
+    def _lacking(self, path: Path, clips: Sequence[Clip]) -> list[Clip]:
+        """The clips that a shard has no outcome of; its arrays are not read for that."""
+        kept = self._kept(shards.peek(path))
+        return [clip for clip in clips if clip.sha256 not in kept]
 
     def make_if_free(self, job: Job, path: Path, clips: Sequence[Clip]) -> bool:
         """Make one shard unless another worker is at it; whether it is there now."""
         with _lock(path) as held:
-            if held and not self._usable(path):
+            if held and self._lacking(path, clips):
                 self.make(job, path, clips)
             return held
 
     def make(self, job: Job, path: Path, clips: Sequence[Clip]) -> Shard:
-        """Make one shard and publish it. A shard that has ended two workers of this run is marked failed instead."""
+        """Make what a shard lacks; publish it whole, with what it had. One that has ended two workers is given up."""
+        had = self._kept(shards.read(path))
+        lacking = [clip for clip in clips if clip.sha256 not in had]
         attempts = path.with_suffix(".attempts")
         deaths = self._deaths(attempts)
         if deaths >= DEATHS:
             error = f"infrastructure fault: {deaths} workers ended, or hung, while making this shard; it is given up"
-            shard = Shard(tuple(Outcome(clip.sha256, error=error) for clip in clips), self.run)
+            made = [Outcome(clip.sha256, error=error) for clip in lacking]
         else:
-            _write_json(attempts, {"run": self.run, "deaths": deaths + 1})
-            try:
-                shard = Shard(tuple(job.make(self, clips)), self.run)
-            finally:  # an error is not a death
-                attempts.unlink(missing_ok=True)
+            made = self._attempt(job, lacking, attempts, deaths + 1)
+        shard = Shard((*had.values(), *made), self.run)
         shards.write(path, shard)
+        attempts.unlink(missing_ok=True)
         if self.notify:
-            self.notify("made", len(clips), job.entry.name)
+            self.notify("made", len(lacking), job.entry.name)
         return shard
+
+    def _attempt(self, job: Job, clips: Sequence[Clip], attempts: Path, count: int) -> list[Outcome]:
+        """Make clips with a note beside the shard for as long as it takes: it stays where this process is killed."""
+        _write_json(attempts, {"run": self.run, "deaths": count})
+        try:
+            return job.make(self, clips)
+        finally:  # an error is not a death
+            attempts.unlink(missing_ok=True)
 
     def _deaths(self, attempts: Path) -> int:
         """How many workers of this run began this shard and never ended it."""
@@ -175,6 +200,7 @@ def fill(store: Store, job: Job, missing: Slices) -> None:
         done = {path for path in paths if store.make_if_free(job, path, missing[path])}
         missing = {path: clips for path, clips in missing.items() if path not in done}
         if missing:
+            store.beat(f"waiting for other workers at {len(missing)} shards")  # who waits does not hang
             time.sleep(_WAIT_S)
 
 

@@ -8,5 +8,5 @@ def test_available(listed_codec):
     entry, status, required = listed_codec
     if status.ready:
         return
-    message = f"weights missing: {entry.name}: {status}"
+    message = f"{status.reason}: {entry.name}; run: {status.command}"
     pytest.fail(message, pytrace=False) if required else pytest.skip(message)

@@ -74,6 +74,31 @@ class Short(Same):
         return wav[:, :, : wav.shape[2] // 2], None
 
 
+class OneAtATime(Same):
+    """Takes no batches."""
+
+    info = Info(name="one-at-a-time", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        if len(wav) > 1:
+            raise ValueError("one clip at a time, please")
+        return wav.clone(), None
+
+
+class JustWav(Same):
+    info = Info(name="just-wav", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav
+
+
+class JustCodes(Halver):
+    info = Info(name="just-codes", sample_rate=16000, frame_rate=8000, codebook_sizes=(256,))
+
+    def encode(self, wav, lengths, seed):
+        return super().encode(wav, lengths, seed).codes
+
+
 class Unloadable(Same):
     info = Info(name="unloadable", sample_rate=16000)
 

@@ -145,6 +145,18 @@ def test_the_fingerprint_follows_clips_and_labels(folder):
     assert whole.fingerprint != cards.load(card).fingerprint
 
 
+def test_a_spreadsheet_s_manifest_is_read(tmp_path):
+    write_manifest(tmp_path, [{"path": "a.wav", "dataset": "ESC-10", "sha256": "AB"}])
+    text = (tmp_path / "manifest.csv").read_text()
+    (tmp_path / "manifest.csv").write_text(text, encoding="utf-8-sig")
+    assert read_manifest(tmp_path / "manifest.csv")["ESC-10"][0].sha256 == "ab"
+
+
+def test_a_dataset_that_is_not_in_the_folder_is_one_error(folder):
+    with pytest.raises(cards.DataError, match=r"data missing: .*manifest.csv has no dataset 'librispeech_test_other'"):
+        cards.select(["librispeech_test_other"])
+
+
 def test_an_unknown_dataset_gives_the_nearest(folder):
     with pytest.raises(cards.DataError, match=r"unknown dataset 'mime': did you mean mine"):
         cards.select(["mime"])

@@ -13,12 +13,13 @@ import torch
 from earmark import Info
 from earmark.codecs import registry
 from earmark.data import cards
+from earmark.data.manifest import SHARD_CLIPS
 from earmark.reports.scores import read_scores
 from earmark.scoring import SCORED, clip_outcomes
 from earmark.store import shards
 from earmark.store.jobs import Job, sound_job, tokens_job
 from earmark.store.shards import Outcome, StoreError
-from earmark.store.store import DEATHS, SHARD_CLIPS, Store
+from earmark.store.store import DEATHS, Store
 from earmark.tests import own_codecs
 from earmark.tests.helpers import ROOT, voice, write_dataset
 

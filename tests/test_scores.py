@@ -60,6 +60,36 @@ def test_scores_survive_the_file(tmp_path):
     assert scores.read_scores(path) == [SCORE, replace(SCORE, codec="opus-12")]
 
 
+def test_what_a_killed_run_left_of_a_line_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(SCORE.to_json() + "\n" + SCORE.to_json()[:50])
+    scores.append_scores(path, [replace(SCORE, codec="opus-12")])
+    assert [score.codec for score in scores.read_scores(path)] == ["opus-6", "opus-12"]
+
+
+def test_what_is_measured_again_comes_last(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    scores.append_scores(path, [SCORE, replace(SCORE, codec="opus-12"), replace(SCORE, run="2")])
+    assert [score.run for score in scores.read_scores(path)] == ["", "2"]
+
+
+def test_an_exact_clip_does_not_make_the_mean_infinite():
+    from earmark.metrics import METRICS
+    from earmark.scoring import _without_exact
+
+    values = {"a": math.inf, "b": -50.0, "c": -48.0}
+    kept, notes = _without_exact(values, METRICS["si_sdr"])
+    assert kept == {"b": -50.0, "c": -48.0}
+    assert notes == ["1 clips came back exactly and are not in the mean"]
+    assert _without_exact({"a": math.inf}, METRICS["si_sdr"]) == ({"a": math.inf}, [])
+    assert _without_exact({"a": -math.inf, "b": 1.0}, METRICS["si_sdr"]) == ({"a": -math.inf, "b": 1.0}, [])
+
+
+def test_scores_of_other_clips_are_other_rows():
+    text = tables.markdown([SCORE, replace(SCORE, dataset_fingerprint="other", value=0.5)])
+    assert len(text.splitlines()) == 4
+
+
 def test_the_newest_of_a_measurement_is_read(tmp_path):
     path = tmp_path / "scores.jsonl"
     scores.append_scores(path, [SCORE, replace(SCORE, value=0.9), replace(SCORE, dataset_fingerprint="other")])

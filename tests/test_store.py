@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 from earmark.codecs import registry
 from earmark.data import cards
+from earmark.data.manifest import SHARD_CLIPS
 from earmark.store import fingerprint, shards
 from earmark.store.jobs import latents_job, sound_job, tokens_job
 from earmark.store.shards import Outcome, Shard
-from earmark.store.store import SHARD_CLIPS, Store
+from earmark.store.store import Store
 from earmark.tests import own_codecs
 from earmark.tests.helpers import voice, write_dataset
 
@@ -54,11 +56,20 @@ def test_tokens_are_counted_as_bits(dataset, make):
     assert sound.facts["bits"] == 8 * 1600  # 3200 samples, a token of 8 bits for two
 
 
-def test_a_smaller_selection_of_whole_shards_is_not_made_again(dataset, make):
-    sounds(make(), halver(), dataset)
+def test_a_selection_makes_what_is_lacking_and_nothing_again(dataset, make):
     own_codecs.Halver.encoded = 0
-    list(make("run2").outcomes(sound_job(halver()), dataset.clips[:SHARD_CLIPS]))
-    assert own_codecs.Halver.encoded == 0
+    some = dataset.clips[1::3]
+    made = list(make().outcomes(sound_job(halver()), some))
+    assert [sound.clip for sound in made] == [clip.sha256 for clip in some]
+    assert own_codecs.Halver.encoded == len(some)
+    whole = sounds(make("run2"), halver(), dataset)
+    assert [sound.clip for sound in whole] == [clip.sha256 for clip in dataset.clips]
+    assert own_codecs.Halver.encoded == len(dataset.clips)
+
+
+def test_outcomes_come_in_the_order_that_was_asked_for(dataset, make):
+    mixed = [dataset.clips[i] for i in (9, 0, 10, 3, 1, 8)]
+    assert [sound.clip for sound in make().outcomes(sound_job(halver()), mixed)] == [clip.sha256 for clip in mixed]
 
 
 def test_sound_is_made_from_stored_tokens(dataset, make):
@@ -105,6 +116,8 @@ def test_a_failed_clip_is_named_and_the_rest_goes_on(dataset, make):
     [
         ("WrongShape", r"returned \[1, 3200\] for a wav of \[1, 1, 3200\], expected \[1, 1, L'\]"),
         ("Short", r"returned 1600 samples for 3200"),
+        ("JustWav", r"reconstruct returned Tensor, expected a pair \(wav, bits or None\)"),
+        ("JustCodes", r"encode returned Tensor, expected earmark.Encoded\(codes, frames\)"),
         ("NotANumber", r"returned NaN or infinite samples"),
         ("BadCodes", r"codes run from -?\d+ to \d+, expected 0 to V-1 with V = \(4,\)"),
     ],
@@ -153,7 +166,6 @@ def test_a_shard_survives_the_file(tmp_path):
     assert [(o.clip, o.facts, o.error) for o in read.outcomes] == [("a", facts, None), ("b", {}, "why")]
     np.testing.assert_array_equal(read.outcomes[0].arrays["wav"], wav)
     np.testing.assert_array_equal(read.outcomes[0].arrays["side.x"], wav[0])
-    assert not read.complete
     assert shards.peek(tmp_path / "s.safetensors").outcomes[0].facts == facts
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
 
@@ -196,15 +208,39 @@ def test_a_fingerprint_follows_tensors_modules_arrays_and_settings():
     assert own_fingerprint(a=layer) != prints[-1]
 
 
+def test_a_fingerprint_follows_every_setting_however_small():
+    """Equal settings elsewhere in the codec must not hide a change (small numbers are one object in Python)."""
+    assert own_fingerprint(a=True, b=False, c=True) != own_fingerprint(a=True, b=False, c=False)
+    assert own_fingerprint(a=4, n_q=8, c=4) != own_fingerprint(a=4, n_q=8, c=8)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].n_q = 4
+    before = own_fingerprint(a=model)
+    model[0].n_q = 8
+    assert own_fingerprint(a=model) != before
+    assert own_fingerprint(a=Opaque(1)) != own_fingerprint(a=Opaque(2))
+
+
+def test_a_fingerprint_follows_source_files_below_the_codec(tmp_path, monkeypatch):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "core.py").write_text("GAIN = 1")
+    (tmp_path / "codec_with_a_net.py").write_text("from earmark.tests.own_codecs import Same\nclass Mine(Same): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = __import__("codec_with_a_net").Mine
+    entry = registry.find(f"{OWN}:Same")
+    before = fingerprint.of_adapter(entry, cls(None, "cpu"))
+    (tmp_path / "net" / "core.py").write_text("GAIN = 2")
+    assert fingerprint.of_adapter(entry, cls(None, "cpu")) != before
+
+
 def test_what_cannot_be_looked_into_has_no_fingerprint():
-    assert own_fingerprint(a=Opaque(1)) is None
-    assert own_fingerprint(a=[Opaque(1)]) is None
+    assert own_fingerprint(a=threading.Lock()) is None
+    assert own_fingerprint(a=[Opaque(threading.Lock())]) is None
 
 
 def test_a_codec_without_a_fingerprint_keeps_results_for_one_run_only(dataset, make, monkeypatch):
-    monkeypatch.setattr(own_codecs.Halver, "session", Opaque(1), raising=False)
+    monkeypatch.setattr(own_codecs.Halver, "session", None, raising=False)
     monkeypatch.setattr(own_codecs.Halver, "__init__", lambda self, info, device: vars(self).update(
-        gain=torch.full((1,), 127.0), session=Opaque(1)))  # fmt: skip
+        gain=torch.full((1,), 127.0), session=threading.Lock()))  # fmt: skip
     own_codecs.Halver.encoded = 0
     for run in ("run1", "run1", "run2"):
         sounds(make(run), halver(), dataset)

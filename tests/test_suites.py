@@ -179,7 +179,7 @@ def test_absent_weights_are_a_skip_and_with_require_a_failure(earmark_pytest, sm
     select = ["suites/test_available.py", "--codec", "mimi-8", "-rs"]
     done = earmark_pytest(*select, data=small)
     assert done.returncode == 0
-    assert "weights missing; run: hf download kyutai/mimi" in done.stdout
+    assert "weights missing: mimi-8; run: hf download kyutai/mimi" in done.stdout
     done = earmark_pytest(*select, "--require", "mimi", data=small)
     assert done.returncode == 1
 
@@ -200,6 +200,19 @@ def test_a_codec_that_cannot_be_loaded_fails_with_one_line_a_test(earmark_pytest
     line = "codec failed: unloadable: cannot be loaded: OSError: weights.safetensors: no such file"
     assert line in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_two_codecs_of_one_name_are_refused(earmark_pytest, small):
+    done = earmark_pytest("suites/", "--codec", f"{OWN}:Halver", "--codec", f"{OWN}:Halver", data=small)
+    assert done.returncode == 4
+    assert "'halver' is there twice" in done.stderr
+
+
+def test_collecting_keeps_the_last_run_s_results(earmark_pytest, small, tmp_path):
+    select = ["suites/test_reconstruction.py", "--codec", "identity", "-k", "test_mse"]
+    earmark_pytest(*select, data=small)
+    earmark_pytest(*select, "--collect-only", data=small)
+    assert len([*(tmp_path / "out" / "allure-results").glob("*-result.json")]) == 1
 
 
 def test_the_contract_passes_a_good_codec(earmark_pytest, small):

@@ -1,0 +1,55 @@
+"""Workers and devices through the plugin's hooks, with stand-in device lists."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from earmark import plugin
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """`nodes(name)`: a worker's node as xdist gives it to the hooks, of one run on a machine with four GPUs."""
+    monkeypatch.setattr(plugin, "_runs_suites", lambda config: True)
+    monkeypatch.setattr(plugin, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    monkeypatch.setattr(plugin, "_run", lambda config: SimpleNamespace(plan=SimpleNamespace(model_dump_json=str)))
+    config = SimpleNamespace(stash=pytest.Stash(), option=SimpleNamespace(device=None))
+    return lambda name: SimpleNamespace(config=config, gateway=SimpleNamespace(id=name), workerinput={})
+
+
+def device_of(node):
+    plugin.pytest_configure_node(node)
+    return node.workerinput["earmark_gpu"]
+
+
+def test_n_auto_is_the_number_of_gpus(nodes, monkeypatch):
+    assert plugin.pytest_xdist_auto_num_workers(nodes("gw0").config) == 4
+    monkeypatch.setattr(plugin, "visible_gpus", list)
+    assert plugin.pytest_xdist_auto_num_workers(nodes("gw0").config) is None  # xdist's own way
+
+
+def test_every_worker_has_a_device_and_a_replacement_that_of_the_dead(nodes):
+    workers = [nodes(f"gw{index}") for index in range(4)]
+    assert [device_of(node) for node in workers] == ["0", "1", "2", "3"]
+    plugin.pytest_testnodedown(workers[2])
+    assert device_of(nodes("gw4")) == "2"
+
+
+def test_a_device_that_was_named_is_not_shared_out(nodes):
+    node = nodes("gw0")
+    node.config.option.device = "cuda:1"
+    assert device_of(node) is None
+
+
+def test_a_replaced_worker_has_its_device_before_torch_is_imported(earmark_pytest, monkeypatch, small, tmp_path):
+    """-n auto on a machine with two stand-in GPUs, where the first worker to begin a test is killed."""
+    monkeypatch.setenv("EARMARK_TEST_LOG", str(tmp_path / "workers.log"))
+    codecs = [word for bitrate in (6, 12, 24) for word in ("--codec", f"opus-{bitrate}")]
+    select = ["suites/test_available.py", *codecs, "-n", "auto", "-p", "earmark.tests.standin_gpus"]
+    done = earmark_pytest(*select, data=small)
+    assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
+    lines = [line.split() for line in (tmp_path / "workers.log").read_text().splitlines()]
+    given = {worker: (device, torch) for what, worker, *rest in lines if what == "started" for device, torch in [rest]}
+    assert {given[worker] for worker in ("gw0", "gw1")} == {("5", "False"), ("GPU-3f", "False")}
+    [[_, dead]] = [line for line in lines if line[0] == "killed"]
+    assert given["gw2"] == given[dead]
