@@ -12,13 +12,10 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel
 
 from earmark import paths, progress
 from earmark import thresholds as thresholds_file
@@ -26,11 +23,12 @@ from earmark.codecs import registry
 from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry, Status
 from earmark.data import cards
-from earmark.data.cards import Card, Dataset
+from earmark.data.cards import Dataset
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, visible_gpus
 from earmark.reports import scores as score_files
 from earmark.reports.scores import Score
+from earmark.run import PRESETS, USAGE_ERRORS, Plan, Run
 from earmark.store import keep
 from earmark.store.shards import StoreError
 from earmark.thresholds import Thresholds
@@ -39,80 +37,6 @@ from earmark.watchdog import Watchdog, kill
 if TYPE_CHECKING:
     from earmark.scoring import Measured
     from earmark.store.store import Store
-
-PRESETS = {"quick": 32, "paper": None}  # the most clips a dataset gives; None: all of them
-USAGE_ERRORS = (
-    registry.CodecNotFoundError, registry.CatalogueError, cards.DataError, ManifestError,
-    thresholds_file.ThresholdsError,
-)  # fmt: skip
-
-
-class Plan(BaseModel):
-    """What a run measures: resolved once by the controller, the same for every worker."""
-
-    codecs: list[Entry]
-    statuses: dict[str, Status]
-    cards: list[Card]
-    limit: int | None
-    preset: str
-    run: str
-
-    def ready(self, need: str | None) -> list[Entry]:
-        """The codecs that can run here and that have the capability which a suite needs."""
-        ready = [entry for entry in self.codecs if self.statuses[entry.name].ready]
-        return [entry for entry in ready if need is None or need in entry.info.capabilities]
-
-    def using(self, use: str | None, domains: tuple[str, ...]) -> list[Card]:
-        """The datasets for a suite, of the given domains (all where none is given)."""
-        return [card for card in self.cards if use in card.uses and (not domains or card.domain in domains)]
-
-
-@dataclass
-class Run:
-    """The state of one pytest process; `results` is filled in the controller only."""
-
-    plan: Plan
-    out: Path
-    device: str
-    engine: Callable | None = None
-    notify: Callable[[str, int, str], None] | None = None
-    results: list[dict[str, Any]] = field(default_factory=list)
-    shards: dict[str, int] = field(default_factory=dict)  # of each dataset, once asked for
-
-    @cached_property
-    def store(self) -> Store:
-        from earmark.store.store import Store
-
-        return Store(paths.home() / "store", self.device, self.plan.run, engine=self.engine, notify=self.notify)
-
-    @cached_property
-    def device_name(self) -> str:
-        if not self.device.startswith("cuda"):
-            return self.device
-        import torch
-
-        return f"cuda ({torch.cuda.get_device_name(self.device)})"
-
-    def entry(self, name: str) -> Entry:
-        return next(entry for entry in self.plan.codecs if entry.name == name)
-
-    def weight(self, test: str) -> int:
-        """The shards that a test goes through, by its id; one for a test without a dataset."""
-        names = f"-{test.partition('[')[2].rstrip(']')}-"
-        used = [card.name for card in self.plan.cards if f"-{card.name}-" in names]
-        return self._shards(max(used, key=len)) if used else 1
-
-    def _shards(self, dataset: str) -> int:
-        if dataset not in self.shards:
-            try:
-                self.shards[dataset] = len({clip.shard for clip in self.dataset(dataset).clips})
-            except USAGE_ERRORS:  # said by each test that needs it
-                self.shards[dataset] = 1
-        return self.shards[dataset]
-
-    def dataset(self, name: str) -> Dataset:
-        return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
-
 
 _RUN = pytest.StashKey[Run]()
 _POOL = pytest.StashKey[DevicePool]()

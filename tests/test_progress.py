@@ -283,7 +283,7 @@ def _on_a_terminal(command, env):
 
 
 def test_a_test_weighs_the_shards_of_its_dataset(monkeypatch):
-    from earmark.plugin import Plan, Run
+    from earmark.run import Plan, Run
 
     card = SimpleNamespace(name="small")
     run = Run(Plan.model_construct(cards=[card, SimpleNamespace(name="small_more")], limit=None), None, "cpu")

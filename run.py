@@ -1,0 +1,95 @@
+"""A run: what it measures (`Plan`, the same for every process), and the state of one process of it (`Run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from earmark import paths
+from earmark.codecs import registry
+from earmark.codecs.registry import Entry, Status
+from earmark.data import cards
+from earmark.data.cards import Card, Dataset
+from earmark.data.manifest import ManifestError
+from earmark.thresholds import ThresholdsError
+
+if TYPE_CHECKING:
+    from earmark.store.store import Store
+
+PRESETS = {"quick": 32, "paper": None}  # the most clips a dataset gives; None: all of them
+USAGE_ERRORS = (
+    registry.CodecNotFoundError, registry.CatalogueError, cards.DataError, ManifestError,
+    ThresholdsError,
+)  # fmt: skip
+
+
+class Plan(BaseModel):
+    """What a run measures: resolved once by the controller, the same for every worker."""
+
+    codecs: list[Entry]
+    statuses: dict[str, Status]
+    cards: list[Card]
+    limit: int | None
+    preset: str
+    run: str
+
+    def ready(self, need: str | None) -> list[Entry]:
+        """The codecs that can run here and that have the capability which a suite needs."""
+        ready = [entry for entry in self.codecs if self.statuses[entry.name].ready]
+        return [entry for entry in ready if need is None or need in entry.info.capabilities]
+
+    def using(self, use: str | None, domains: tuple[str, ...]) -> list[Card]:
+        """The datasets for a suite, of the given domains (all where none is given)."""
+        return [card for card in self.cards if use in card.uses and (not domains or card.domain in domains)]
+
+
+@dataclass
+class Run:
+    """The state of one pytest process; `results` is filled in the controller only."""
+
+    plan: Plan
+    out: Path
+    device: str
+    engine: Callable | None = None
+    notify: Callable[[str, int, str], None] | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    shards: dict[str, int] = field(default_factory=dict)  # of each dataset, once asked for
+
+    @cached_property
+    def store(self) -> Store:
+        from earmark.store.store import Store
+
+        return Store(paths.home() / "store", self.device, self.plan.run, engine=self.engine, notify=self.notify)
+
+    @cached_property
+    def device_name(self) -> str:
+        if not self.device.startswith("cuda"):
+            return self.device
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name(self.device)})"
+
+    def entry(self, name: str) -> Entry:
+        return next(entry for entry in self.plan.codecs if entry.name == name)
+
+    def weight(self, test: str) -> int:
+        """The shards that a test goes through, by its id; one for a test without a dataset."""
+        names = f"-{test.partition('[')[2].rstrip(']')}-"
+        used = [card.name for card in self.plan.cards if f"-{card.name}-" in names]
+        return self._shards(max(used, key=len)) if used else 1
+
+    def _shards(self, dataset: str) -> int:
+        if dataset not in self.shards:
+            try:
+                self.shards[dataset] = len({clip.shard for clip in self.dataset(dataset).clips})
+            except USAGE_ERRORS:  # said by each test that needs it
+                self.shards[dataset] = 1
+        return self.shards[dataset]
+
+    def dataset(self, name: str) -> Dataset:
+        return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
