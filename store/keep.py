@@ -104,8 +104,16 @@ def prune(
 
 
 def enforce(root: Path, limit: int | None) -> int:
-    """Prune the store to a limit in bytes (None: there is none), as at the end of a run; the bytes that were freed."""
-    return 0 if limit is None else prune(root, max_size=limit).freed
+    """Prune the store to a limit in bytes (None: there is none), as at the end of a run; the bytes that were freed.
+
+    A store that cannot be written to stays as it is: a run that has its scores does not fail for that.
+    """
+    if limit is None:
+        return 0
+    try:
+        return prune(root, max_size=limit).freed
+    except StoreError:
+        return 0
 
 
 def limit() -> int | None:

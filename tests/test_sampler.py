@@ -15,7 +15,7 @@ import yaml
 from earmark.tests.helpers import ROOT
 
 SAMPLER = ROOT / "data" / "sampler"
-ROWS = list(csv.DictReader((SAMPLER / "manifest.csv").open(encoding="utf-8")))
+ROWS = list(csv.DictReader((SAMPLER / "manifest.csv").read_text(encoding="utf-8").splitlines()))
 CARDS = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "data" / "cards").glob("sampler_*.yaml"))]
 TASKS = [pytest.param(card, task, id=f"{card['name']}-{task['name']}") for card in CARDS for task in card["tasks"]]
 DATASETS = ("sampler_music", "sampler_notes", "sampler_sounds", "sampler_speech")

@@ -1,5 +1,6 @@
 """The store kept in hand: what lies there, what goes first, what never goes, and how that is said."""
 
+import errno
 import os
 import time
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from earmark.cli import app
 from earmark.store import keep, shards
-from earmark.store.shards import Outcome, Shard
+from earmark.store.shards import Outcome, Shard, StoreError
 
 DAY_S = 86400
 PLACES = {  # codec / fingerprint / job / shard: days since its last use
@@ -113,6 +114,17 @@ def test_a_limit_is_enforced_at_the_end_of_a_run(root, monkeypatch):
     monkeypatch.setenv(keep.LIMIT, "5kB")
     assert keep.enforce(root, keep.limit()) == 3 * one_size(root)  # a shard is a little more than 4 kB
     assert left(root) == {"opus/bb/job/new"}
+
+
+def test_a_store_that_cannot_be_written_to_stays_as_it_is(root, monkeypatch):
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    assert keep.enforce(root, 0) == 0
+    with pytest.raises(StoreError, match=r"^infrastructure fault: the store cannot be pruned: .*Read-only.*; run it"):
+        keep.prune(root, max_size=0)
+    assert left(root) == set(PLACES)
 
 
 def test_an_empty_store_is_no_error(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -68,7 +69,10 @@ def project(wheel, tmp_path_factory):
 
     def run(*args):
         env = os.environ | {"PYTHONPATH": str(site), "EARMARK_HOME": str(folder / "home"), "EARMARK_DATA": str(data)}
-        command = [shutil.which("pytest") or "pytest", "-p", "no:cacheprovider", *args]
+        beside = (
+            Path(sys.executable).parent / "pytest"
+        )  # the command itself: `python -m pytest` adds the folder to the path
+        command = [beside, "-p", "no:cacheprovider", *args]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
 
     run.folder = folder
