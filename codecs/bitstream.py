@@ -17,6 +17,7 @@ Level    16-bit codecs (AMR-NB, G.711, G.722, and Opus where it is SILK) saturat
 
 from __future__ import annotations
 
+import abc
 import io
 from collections import Counter
 from fractions import Fraction
@@ -36,7 +37,7 @@ _FLUSH = 4096
 _BLOCK = 16384
 
 
-class _ClipByClip:
+class _ClipByClip(abc.ABC):
     """A codec that knows one clip at a time; subclasses say what becomes of it in `code`."""
 
     def __init__(self, info: Info) -> None:
@@ -44,9 +45,9 @@ class _ClipByClip:
             raise ValueError(f"{info.name}: needs a sample_rate and one channel, has {info.channels} channels")
         self.info, self.sample_rate = info, info.sample_rate
 
+    @abc.abstractmethod
     def code(self, clip: np.ndarray) -> tuple[np.ndarray, int]:
         """What is heard of a clip, float32 [L] for [L], and the bits that it took."""
-        raise NotImplementedError
 
     def reconstruct(self, wav: Tensor, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """The decoded wav [B, 1, L], zero beyond each clip's length, and the bits [B] (float64, CPU) spent on it.
