@@ -6,6 +6,7 @@ Workers log what they were given to the file EARMARK_TEST_LOG; the first that be
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from earmark import devices
@@ -24,11 +25,19 @@ def pytest_sessionstart():
         log("started", WORKER, os.environ.get("CUDA_VISIBLE_DEVICES"), "torch" in sys.modules)
 
 
+def wait_for_replacement():
+    """The survivor stays until the dead worker's replacement is there: else both devices would be free for that."""
+    deadline = time.monotonic() + 30
+    while Path(os.environ["EARMARK_TEST_LOG"]).read_text().count("started") < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def pytest_runtest_setup():
     first = Path(os.environ["EARMARK_TEST_LOG"]).with_suffix(".killed")
     try:
         first.touch(exist_ok=False)
     except FileExistsError:
+        wait_for_replacement()
         return
     log("killed", WORKER)
     os.kill(os.getpid(), signal.SIGKILL)
