@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 N ?= 2
-K ?=
+K ?= opus-6 or opus-12 or opus-24 or identity or uniform-8bit or lowpass or constant or random-codes
 REPORTS ?= reports/out
 
 .PHONY: help bench test lint format clean
@@ -17,7 +17,7 @@ help:  ## list the commands
 	touch $@
 
 bench: .venv/.installed  ## benchmark the embedded codecs on the embedded data; K=expr selects, N=workers
-	@$(BIN)/pytest suites/ -n $(N) --data sampler --preset quick --reports $(REPORTS) $(if $(K),-k '$(K)'); status=$$?; \
+	@$(BIN)/pytest suites/ -n $(N) --data sampler --preset quick --reports $(REPORTS) -k "$(K)"; status=$$?; \
 	$(BIN)/earmark report --reports $(REPORTS) || { [ $$status -ne 0 ] || status=1; }; exit $$status
 
 test: .venv/.installed  ## run the project's own tests: offline, on the CPU

@@ -38,6 +38,39 @@ def codecs() -> None:
         if status.command:
             needed[status.command] = f"{needed.get(status.command, '')} {info.name}".strip()
     Console().print(table)
+    _say_commands(needed)
+
+
+@app.command()
+def metrics() -> None:
+    """List every metric: unit, direction, rate, the audio that it was validated for, and whether it can run here.
+
+    Example: earmark metrics
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from earmark.metrics import METRICS
+    from earmark.metrics.registry import ANY_AUDIO
+
+    table = Table("metric", "unit", "best", "at", "validated for", "status", "source")
+    needed: dict[str, str] = {}
+    for metric in METRICS.values():
+        best = "" if metric.best is None else f"{metric.best:.4g}"
+        rate = "codec's rate" if metric.rate is None else f"{metric.rate} Hz"
+        domains = "any audio" if metric.domains == ANY_AUDIO else ", ".join(metric.domains)
+        command = metric.missing()
+        arrow = "↑" if metric.higher_is_better else "↓"
+        status = "missing" if command else "ready"
+        table.add_row(f"{metric.name} {arrow}", metric.unit, best, rate, domains, status, metric.source)
+        if command:
+            needed[command] = f"{needed.get(command, '')} {metric.name}".strip()
+    Console().print(table)
+    _say_commands(needed)
+
+
+def _say_commands(needed: dict[str, str]) -> None:
+    """The commands that get what is missing, each with what it is for."""
     for command, names in needed.items():
         typer.echo(f"for {names}:\n    {command}")
 

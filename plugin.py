@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from earmark import paths, progress
+from earmark import paths, progress, summary
 from earmark import thresholds as thresholds_file
 from earmark.codecs import registry
 from earmark.codecs.calls import CodecError
@@ -26,6 +26,8 @@ from earmark.data import cards
 from earmark.data.cards import Dataset
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, visible_gpus
+from earmark.metrics import registry as metric_registry
+from earmark.names import nearest
 from earmark.reports import scores as score_files
 from earmark.reports.scores import Score
 from earmark.run import PRESETS, USAGE_ERRORS, Plan, Run
@@ -65,8 +67,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAMES",
         help="datasets, comma separated: names, 'sampler', 'real'",
     )
+    group.addoption(
+        "--encoder",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="by whose embeddings distributions are compared: exact name or package.module:Class; repeat it",
+    )
     group.addoption("--limit", type=int, metavar="N", help="at most N clips of each dataset, stratified by label")
-    group.addoption("--preset", choices=sorted(PRESETS), default="quick", help="quick (default): 32 clips; paper: all")
+    group.addoption(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="quick",
+        help="quick (default): 16 clips of each dataset, 4 for slow metrics; paper: all",
+    )
     group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
     group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
     group.addoption("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; default: one on this machine")
@@ -90,12 +104,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "suite(use, needs=None): which datasets a suite uses and what a codec must do")
-    config.addinivalue_line("markers", "domains(*names): the domains a metric was validated for")
+    config.addinivalue_line("markers", "metric(name): left out where what that metric needs is not here")
+    config.addinivalue_line("markers", "backends(kind): `backend` is each model of that kind that is here")
+    config.addinivalue_line("markers", "task(kind): for datasets with labels of that kind")
+    config.addinivalue_line("markers", "sample_rate(at_least): for codecs of so many Hz")
     worker = getattr(config, "workerinput", {})
     if worker.get("earmark_gpu") is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
-    if "earmark_plan" in worker:  # cores are shared out: workers that each take all of them slow each other down
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // worker["workercount"])))
     if _runs_suites(config) and not config.option.allure_report_dir:
         config.option.allure_report_dir = str(_out(config) / "allure-results")
 
@@ -115,6 +130,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if not config.option.collectonly:
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
+        if workers := len(
+            getattr(config.option, "tx", None) or ()
+        ):  # numpy's threads are counted when a worker imports it, so now
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     if not config.option.collectonly:
         _start_progress(config, run)
 
@@ -176,7 +195,9 @@ def _make_run(config: pytest.Config) -> Run:
 def _engine(config: pytest.Config) -> Callable | None:
     """Who makes what is missing: this process and the workers beside it (None), or the tasks of a Ray cluster."""
     if config.option.engine == "local":
-        return None
+        from earmark.store.pool import Pool, cores_of
+
+        return Pool(cores_of(getattr(config, "workerinput", {}).get("workercount", 1)))
     try:
         from earmark.store.ray_engine import connect
     except ImportError as error:
@@ -199,7 +220,7 @@ def _resolve(config: pytest.Config) -> Plan:
     names = {name for entry in codecs for name in (entry.name, entry.family) if name}
     for required in option.require:
         if required not in names:
-            raise registry.CodecNotFoundError(f"--require {required}{thresholds_file.nearest(required, names)}")
+            raise registry.CodecNotFoundError(f"--require {required}{nearest(required, names)}")
     data = [name.strip() for names in option.data for name in names.split(",") if name.strip()]
     try:
         keep.limit()  # a bad size is said now, and not after the run
@@ -211,10 +232,27 @@ def _resolve(config: pytest.Config) -> Plan:
         codecs=codecs,
         statuses={entry.name: registry.status(entry) for entry in codecs},
         cards=cards.select(data),
-        limit=option.limit or PRESETS[option.preset],
+        limit=option.limit or PRESETS[option.preset].clips,
+        heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
         preset=option.preset,
         run=uuid.uuid4().hex,
+        encoders=_encoders(option.encoder),
+        optional=metric_registry.optional(),
     )
+
+
+def _encoders(specs: list[str]) -> list[Entry]:
+    """The encoders that distributions are compared by: those that are named, else all that are ready here."""
+    if not specs:
+        found = [entry for entry in registry.catalogue().values() if entry.info.capabilities == ("embed",)]
+        return [entry for entry in found if entry.family != "control" and registry.status(entry).ready]
+    named = [registry.find(spec) for spec in specs]
+    for entry in named:
+        status = registry.status(entry)
+        if "embed" not in entry.info.capabilities or not status.ready:
+            why = status if not status.ready else "it gives no latents"
+            raise registry.CatalogueError(f"--encoder {entry.name}: {why}")
+    return named
 
 
 def _device(config: pytest.Config) -> str:
@@ -276,7 +314,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise by names (strings), so that test ids and Allure's history stay the same from run to run."""
-    names = {"codec", "dataset", "listed_codec"} & set(metafunc.fixturenames)
+    names = {"codec", "dataset", "listed_codec", "listed_need", "backend", "encoder"} & set(metafunc.fixturenames)
     if not names or not metafunc.module.__name__.rpartition(".")[0].endswith("suites"):
         return
     plan = _run(metafunc.config).plan
@@ -284,12 +322,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     use, need = (suite.args[0], suite.kwargs.get("needs")) if suite else (None, None)
     if "listed_codec" in names:
         metafunc.parametrize("listed_codec", [entry.name for entry in plan.codecs], indirect=True)
+    if "listed_need" in names:
+        metafunc.parametrize("listed_need", [*plan.optional], indirect=True)
     if "codec" in names:
-        metafunc.parametrize("codec", [entry.name for entry in plan.ready(need)], indirect=True, scope="session")
+        entries = _asked_of(metafunc.definition, plan, plan.ready(need))
+        metafunc.parametrize("codec", [entry.name for entry in entries], indirect=True, scope="session")
     if "dataset" in names:
-        marker = metafunc.definition.get_closest_marker("domains")
-        found = plan.using(use, marker.args if marker else ())
+        found = plan.using(use, _argument(metafunc.definition, "task"))
         metafunc.parametrize("dataset", [card.name for card in found], indirect=True, scope="session")
+    if "backend" in names:
+        metafunc.parametrize("backend", plan.backends(_argument(metafunc.definition, "backends") or ""))
+    if "encoder" in names:
+        metafunc.parametrize("encoder", [entry.name for entry in plan.encoders], indirect=True, scope="session")
+
+
+def _asked_of(test: pytest.Item, plan: Plan, entries: list[Entry]) -> list[Entry]:
+    """The codecs that a test's marks leave: none where its metric cannot be had here."""
+    if plan.optional.get(_argument(test, "metric") or "") is not None:
+        return []
+    at_least = _argument(test, "sample_rate")
+    return [entry for entry in entries if at_least is None or (entry.info.sample_rate or 0) >= at_least]
+
+
+def _argument(test: pytest.Item, mark: str) -> Any:
+    found = test.get_closest_marker(mark)
+    return found.args[0] if found else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -320,6 +377,19 @@ def listed_codec(request: pytest.FixtureRequest) -> tuple[Entry, Status, bool]:
     return entry, run.plan.statuses[entry.name], required
 
 
+@pytest.fixture
+def listed_need(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """What some metrics need: its name, and the command that gets it (None where it is here)."""
+    return request.param, _run(request.config).plan.optional[request.param]
+
+
+@pytest.fixture(scope="session")
+def encoder(request: pytest.FixtureRequest) -> Entry:
+    """An encoder by whose embeddings distributions are compared."""
+    plan = _run(request.config).plan
+    return next(entry for entry in plan.encoders if entry.name == request.param)
+
+
 @pytest.fixture(scope="session")
 def dataset(request: pytest.FixtureRequest) -> Dataset:
     """The clips that this run uses."""
@@ -333,16 +403,16 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
-def scores(
-    request: pytest.FixtureRequest, store: Store, record_property: Callable
-) -> Callable[[str, Entry, Dataset], Score]:
+def scores(request: pytest.FixtureRequest, store: Store, record_property: Callable) -> Callable[..., Score]:
     """`scores(metric, codec, dataset)`: measure, record the score everywhere, and return it."""
     from earmark.scoring import measure
 
     run, suite = _run(request.config), request.node.module.__name__.rpartition(".")[2].removeprefix("test_")
 
-    def score(metric: str, codec: Entry, dataset: Dataset) -> Score:
-        measured = measure(metric, codec, dataset, store, suite=suite, preset=run.plan.preset, device=run.device_name)
+    def score(name: str, codec: Entry, dataset: Dataset, encoder: Entry | None = None) -> Score:
+        metric, preset = metric_registry.find(name), run.plan.preset
+        asked = {"suite": suite, "preset": preset, "device": run.device_name, "encoder": encoder}
+        measured = measure(metric, codec, run.dataset_for(metric, dataset), store, **asked)
         _record(request.node, measured, record_property)
         return measured.score
 
@@ -356,7 +426,7 @@ def _record(item: pytest.Item, measured: Measured, record_property: Callable) ->
     score = measured.score
     for name in ("value", "unit", "ci_low", "ci_high", "n", "failed"):
         record_property(f"{score.metric}_{name}", getattr(score, name))
-    allure.dynamic.parameter(score.metric, _Unquoted(describe(score)), excluded=True)
+    allure.dynamic.parameter(score.metric, _Unquoted(summary.describe(score)), excluded=True)
     item.stash.setdefault(_MEASURED, []).append(
         {"score": json.loads(score.to_json()), "clips": measured.clip_rows(), "errors": measured.errors}
     )
@@ -372,34 +442,32 @@ class _Unquoted:
         return self.text
 
 
-def describe(score: Score) -> str:
-    """A score in one line: value, unit, interval, n, failures."""
-    value = "at its bound" if score.at_bound else "none" if score.value is None else f"{score.value:.4g} {score.unit}"
-    interval = "" if score.ci_low is None or score.at_bound else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
-    failed = f", {score.failed} failed" if score.failed else ""
-    return "; ".join([f"{value}{interval}, n {score.n}{failed}", *score.notes])
-
-
 @pytest.fixture
-def gate(request: pytest.FixtureRequest) -> Callable[[Score], None]:
-    """`gate(score)`: fail the test where the score misses its threshold; say so where nothing judges it."""
+def gate(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`gate(score, ...)`: fail the test where a score misses its threshold; say so where nothing judges it."""
     judge = _judge(request.config)
 
-    def check(score: Score) -> None:
-        verdict = judge.judge(score)
-        record = request.node.stash[_MEASURED][-1]
-        record["ungated"] = verdict.ungated
-        if verdict.failed:
-            worst = "".join(f"\n  {clip}: {why}" for clip, why in sorted(record["errors"].items())[:5])
-            pytest.fail(verdict.failed + worst, pytrace=False)
+    def check(*scores: Score) -> None:
+        missed = [found for score in scores if (found := _verdict(judge, score, request.node.stash[_MEASURED]))]
+        if missed:
+            pytest.fail("\n".join(missed), pytrace=False)
 
     return check
+
+
+def _verdict(judge: Thresholds, score: Score, measured: list[dict[str, Any]]) -> str | None:
+    """Why a score must not pass, with the first clips that failed; None where it may."""
+    verdict = judge.judge(score)
+    record = next(entry for entry in measured if entry["score"]["metric"] == score.metric)
+    record["ungated"] = verdict.ungated
+    worst = "".join(f"\n  {clip}: {why}" for clip, why in sorted(record["errors"].items())[:5])
+    return verdict.failed + worst if verdict.failed else None
 
 
 def _judge(config: pytest.Config) -> Thresholds:
     """The thresholds of the run, read once, every name in them checked."""
     if _JUDGE not in config.stash:
-        from earmark.scoring import SCORED
+        from earmark.scoring import metric_names
 
         plan = _run(config).plan
         suites = [path.stem.removeprefix("test_") for path in (Path(__file__).parent / "suites").glob("test_*.py")]
@@ -407,7 +475,7 @@ def _judge(config: pytest.Config) -> Thresholds:
             codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
             suites=suites,
             datasets=[*cards.cards(), *(card.name for card in plan.cards)],
-            metrics=[*SCORED],
+            metrics=metric_names(entry.name for entry in plan.encoders),
         )
         try:
             config.stash[_JUDGE] = thresholds_file.load(config.option.thresholds, names)
@@ -523,29 +591,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     run = config.stash.get(_RUN, None)
     if run is None or not run.results:
         return
-    from earmark.reports.tables import terminal
-    from earmark.scoring import in_order
-
     terminalreporter.section("scores")
-    terminalreporter.write_line(terminal(in_order([Score.from_dict(entry["score"]) for entry in run.results])))
-    for line in _ungated_lines(run) + _failed_lines(run):
+    for line in summary.lines(run):
         terminalreporter.write_line(line)
-    terminalreporter.write_line(f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report")
-
-
-def _ungated_lines(run: Run) -> list[str]:
-    reasons: dict[str, int] = {}
-    for entry in run.results:
-        if entry.get("ungated"):
-            reasons[entry["ungated"]] = reasons.get(entry["ungated"], 0) + 1
-    return [f"not gated: {count} scores: {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
-
-
-def _failed_lines(run: Run, most: int = 10) -> list[str]:
-    failed = [
-        f"failed clip: {entry['score']['metric']} of {entry['score']['codec']} on {clip}: {why}"
-        for entry in run.results
-        for clip, why in entry["errors"].items()
-    ]
-    more = [f"... and {len(failed) - most} more, all in clips.parquet"] if len(failed) > most else []
-    return failed[:most] + more

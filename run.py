@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -16,12 +16,22 @@ from earmark.codecs.registry import Entry, Status
 from earmark.data import cards
 from earmark.data.cards import Card, Dataset
 from earmark.data.manifest import ManifestError
+from earmark.metrics import registry as metrics
 from earmark.thresholds import ThresholdsError
 
 if TYPE_CHECKING:
+    from earmark.metrics import Metric
     from earmark.store.store import Store
 
-PRESETS = {"quick": 32, "paper": None}  # the most clips a dataset gives; None: all of them
+
+class Preset(NamedTuple):
+    """The most clips that a dataset gives (None: all), and that it gives to metrics of seconds a clip."""
+
+    clips: int | None
+    heavy_clips: int | None
+
+
+PRESETS = {"quick": Preset(16, 4), "paper": Preset(None, None)}
 USAGE_ERRORS = (
     registry.CodecNotFoundError, registry.CatalogueError, cards.DataError, ManifestError,
     ThresholdsError,
@@ -35,17 +45,25 @@ class Plan(BaseModel):
     statuses: dict[str, Status]
     cards: list[Card]
     limit: int | None
+    heavy_limit: int | None
     preset: str
     run: str
+    encoders: list[Entry] = []
+    optional: dict[str, str | None] = {}  # what some metrics need: the command that gets it, None where it is here
 
     def ready(self, need: str | None) -> list[Entry]:
         """The codecs that can run here and that have the capability which a suite needs."""
         ready = [entry for entry in self.codecs if self.statuses[entry.name].ready]
         return [entry for entry in ready if need is None or need in entry.info.capabilities]
 
-    def using(self, use: str | None, domains: tuple[str, ...]) -> list[Card]:
-        """The datasets for a suite, of the given domains (all where none is given)."""
-        return [card for card in self.cards if use in card.uses and (not domains or card.domain in domains)]
+    def using(self, use: str | None, task: str | None) -> list[Card]:
+        """The datasets for a suite; with a task, those that have labels for it."""
+        found = [card for card in self.cards if use in card.uses]
+        return [card for card in found if task is None or task in {of.kind for of in card.tasks}]
+
+    def backends(self, kind: str) -> list[str]:
+        """The models of a kind that are here."""
+        return [model.name for model in metrics.backends(kind) if self.optional[model.name] is None]
 
 
 @dataclass
@@ -93,3 +111,9 @@ class Run:
 
     def dataset(self, name: str) -> Dataset:
         return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
+
+    def dataset_for(self, metric: Metric, dataset: Dataset) -> Dataset:
+        """The clips that a metric is measured on: fewer for a heavy one, for a transcript's those with words."""
+        if metric.kind == "transcript":
+            dataset = cards.having(dataset, "transcript")
+        return cards.at_most(dataset, self.plan.heavy_limit) if metric.heavy else dataset

@@ -7,8 +7,8 @@ that no entry matches. Every mistake in the file is an error that names its line
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from earmark.names import nearest
 from earmark.reports.scores import Score
 
 DEFAULT = Path(__file__).parent / "thresholds.yaml"
+OUT_OF_DOMAIN = "out of domain: the metric was not validated for such audio"
 MAX_FAILED = 0.01  # more failed clips than this share fail the gate
 MARGIN = 0.02  # what --write-thresholds leaves below a measured value, as a share of it (at least half its interval)
 
@@ -31,7 +33,8 @@ class ThresholdsError(ValueError):
 class Bound(BaseModel):
     """What a mean must reach, and where that was said.
 
-    min, max   at least one; in `unit`.
+    min, max   in `unit`; an infinite one allows a mean that is.
+    max_failed the share of failed clips that is let pass, 1 % where it is not given; a control may fail on all.
     from       where the value came from: a measurement, a paper, a decision.
     data       dataset fingerprint that it was measured on; scores on other data are not gated by it.
     protocol, preset, backend   where given, only scores made so are gated by it; a backend is a library's name
@@ -42,6 +45,7 @@ class Bound(BaseModel):
 
     min: float | None = None
     max: float | None = None
+    max_failed: float | None = Field(None, ge=0, le=1)
     unit: str
     origin: str = Field(alias="from")
     data: str | None = None
@@ -51,8 +55,8 @@ class Bound(BaseModel):
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Bound:
-        if self.min is None and self.max is None:
-            raise ValueError("expected min or max")
+        if self.min is None and self.max is None and self.max_failed is None:
+            raise ValueError("expected min, max or max_failed")
         return self
 
 
@@ -104,16 +108,25 @@ class Thresholds:
     defaults: tuple[Threshold, ...]
 
     def judge(self, score: Score) -> Verdict:
-        """Judge a score: NaN, and more than 1 % failed clips, fail with or without a threshold."""
+        """Judge a score: NaN, and more than 1 % failed clips, fail with or without a threshold.
+
+        Two do not: a score of audio that its metric was not validated for, which only a threshold can fail, and one of
+        recordings that the metric has no answer for, whoever coded them.
+        """
         named = f"{score.metric} of {score.codec} on {score.dataset}"
-        if score.failed > MAX_FAILED * (score.n + score.failed):
-            return Verdict(failed=f"codec failed: {named}: {score.failed} of {score.n + score.failed} clips failed")
-        if score.value is None and not score.at_bound:
-            return Verdict(failed=f"codec failed: {named} has no finite mean")
+        if score.no_answer and score.n + score.failed == 0:
+            return Verdict(ungated="the metric has no answer for any of the recordings")
         threshold = self.find(score)
+        other = _other_conditions(threshold.bound, score) if threshold else None
+        if broken := _broken(score, threshold.bound if threshold and not other else None):
+            return (
+                Verdict(ungated=OUT_OF_DOMAIN)
+                if score.out_of_domain
+                else Verdict(failed=f"codec failed: {named}{broken}")
+            )
         if threshold is None:
-            return Verdict(ungated="no threshold")
-        if other := _other_conditions(threshold.bound, score):
+            return Verdict(ungated=OUT_OF_DOMAIN if score.out_of_domain else "no threshold")
+        if other:
             return Verdict(ungated=f"{threshold.where} is for {other}")
         return Verdict(failed=_miss(named, score, threshold))
 
@@ -124,6 +137,18 @@ class Thresholds:
             if matching:
                 return max(enumerate(matching), key=lambda item: (item[1].specificity, item[0]))[1]
         return None
+
+
+def _broken(score: Score, bound: Bound | None) -> str | None:
+    """Why a score is none, or of too few clips, for the bound or where there is none; None where it can be judged."""
+    allowed = bound.max_failed if bound and bound.max_failed is not None else MAX_FAILED
+    if score.failed > allowed * (score.n + score.failed):
+        return f": {score.failed} of {score.n + score.failed} clips failed"
+    infinite = bound is not None and math.inf in (bound.max, -(bound.min if bound.min is not None else 0))
+    all_failed = score.n == 0 and score.failed  # and that is allowed
+    if score.value is None and not (score.at_bound or infinite or all_failed):
+        return " has no finite mean"
+    return None
 
 
 def _is_pattern(name: str) -> bool:
@@ -145,8 +170,11 @@ def _other_conditions(bound: Bound, score: Score) -> str | None:
 
 
 def _miss(named: str, score: Score, threshold: Threshold) -> str | None:
-    """The message of a missed threshold, None where it is met. An infinite score is at its metric's best value."""
-    value = score.value if score.value is not None else (float("inf") if score.higher_is_better else float("-inf"))
+    """The message of a missed threshold, None where it is met. A score that is infinite is at either end."""
+    if score.n == 0:
+        return None  # all failed, which the bound allows
+    end = math.inf if score.higher_is_better == score.at_bound else -math.inf
+    value = score.value if score.value is not None else end
     low, high = threshold.bound.min, threshold.bound.max
     if (low is None or value >= low) and (high is None or value <= high):
         return None
@@ -254,12 +282,6 @@ class _Reader:
                 break
             line, node = found[-1][0].start_mark.line + 1, found[-1][1]
         return f"{self.path}:{line}"
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """A hint at the nearest valid names, for the end of an error."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(sorted(known)[:12])}"
 
 
 def as_yaml(scores: Iterable[Score], origin: str) -> str:

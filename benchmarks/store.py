@@ -202,12 +202,13 @@ def _hold(home: Path) -> None:
     """Read all references and estimates of a store, at every rate that a metric takes."""
     import torch
 
-    from earmark.scoring import SCORED, pair
+    from earmark.metrics import METRICS as ROWS
+    from earmark.scoring.clips import pair
 
     torch.set_num_threads(1)
     clips, entry = speech(64).clips, registry.find("uniform-8bit")
     sounds = list(Store(home / "store", "cpu", "pool").outcomes(sound_job(entry), clips))
-    for rate in {SCORED[name].rate for name in METRICS}:
+    for rate in {ROWS[name].rate for name in METRICS}:
         made = [pair(clip, sound, rate) for clip, sound in zip(clips, sounds, strict=True)]
         _HELD[rate or 0] = [(reference, estimate) for reference, estimate, _ in made]
         _RATES[rate or 0] = made[0][2]
@@ -217,11 +218,11 @@ _RATES: dict[int, int] = {}
 
 
 def _call(task: tuple[str, int]) -> float:
+    from earmark.metrics import METRICS as ROWS
     from earmark.metrics import compute
-    from earmark.scoring import SCORED
 
     metric, clip = task
-    rate = SCORED[metric].rate or 0
+    rate = ROWS[metric].rate or 0
     reference, estimate = _HELD[rate][clip]
     return float(compute(metric, reference[None], estimate[None], _RATES[rate])[0])
 

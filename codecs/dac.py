@@ -10,7 +10,7 @@ import math
 from torch import Tensor
 from torch.nn.functional import pad
 
-from earmark.codecs.hub import ClipByClip, Measures
+from earmark.codecs.pretrained import ClipByClip, Measures
 
 
 class Dac(ClipByClip):

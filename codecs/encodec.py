@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from earmark.codecs.contract import Encoded
-from earmark.codecs.hub import ClipByClip, Measures
+from earmark.codecs.pretrained import ClipByClip, Measures
 
 
 class Encodec(ClipByClip):

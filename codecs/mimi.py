@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from earmark.codecs.hub import ClipByClip, Measures
+from earmark.codecs.pretrained import ClipByClip, Measures
 
 
 class Mimi(ClipByClip):

@@ -6,7 +6,6 @@ codec; `load` does.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -18,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earmark.codecs.contract import Info, capabilities_of
+from earmark.names import nearest
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -149,10 +149,9 @@ def find(spec: str) -> Entry:
     try:
         return catalogue()[spec]
     except KeyError:
-        nearest = difflib.get_close_matches(spec, catalogue(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`earmark codecs` lists them."
         raise CodecNotFoundError(
-            f"unknown codec {spec!r}: {hint} A class of your own is written package.module:Class."
+            f"unknown codec {spec!r}{nearest(spec, catalogue())} `earmark codecs` lists them all; a class of your own "
+            "is written package.module:Class"
         ) from None
 
 
@@ -198,7 +197,7 @@ def status(entry: Entry) -> Status:
     if missing:
         return Status(ready=False, reason="package missing", command=f"pip install {' '.join(missing)}")
     if entry.checkpoint:
-        from earmark.codecs.hub import fetch_command, is_cached
+        from earmark.hub import fetch_command, is_cached
 
         if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision):
             command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)

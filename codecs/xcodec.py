@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from earmark.codecs.hub import ClipByClip, Measures
+from earmark.codecs.pretrained import ClipByClip, Measures
 
 
 class Xcodec(ClipByClip):

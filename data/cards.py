@@ -6,7 +6,6 @@ manifest that has no card gets the plain card that its manifest implies.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import random
@@ -21,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earmark.data.manifest import Clip, read_manifest
+from earmark.names import nearest
 from earmark.paths import data_folder
 
 Domain = Literal["speech", "music", "sound", "general"]
@@ -147,11 +147,8 @@ def select(names: Sequence[str]) -> list[Card]:
         elif name in known:
             chosen[name] = _present(known[name])
         else:
-            nearest = difflib.get_close_matches(name, [*known, *groups], n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`earmark data` lists them."
-            if data_folder() is None:
-                hint += " EARMARK_DATA is not set: only the embedded data is known."
-            raise DataError(f"unknown dataset {name!r}: {hint}")
+            unset = "" if data_folder() else " EARMARK_DATA is not set: only the embedded data is known."
+            raise DataError(f"unknown dataset {name!r}{nearest(name, [*known, *groups])}{unset}")
     return list(chosen.values())
 
 
@@ -167,12 +164,27 @@ def load(card: Card, limit: int | None = None, seed: int = 0) -> Dataset:
     clips = read_manifest(card.manifest()).get(card.source.dataset)
     if not clips:
         raise DataError(f"data missing: {card.manifest()} has no dataset {card.source.dataset!r}")
-    if limit is not None and limit < len(clips):
-        clips = _subset(clips, limit, seed)
+    return at_most(_dataset(card, clips, None), limit, seed)
+
+
+def at_most(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
+    """A dataset of at most so many clips (None: all), stratified by label and drawn by the seed."""
+    if limit is None:
+        return dataset
+    clips = dataset.clips if limit >= len(dataset.clips) else _subset(dataset.clips, limit, seed)
+    return _dataset(dataset.card, clips, limit)
+
+
+def having(dataset: Dataset, column: str) -> Dataset:
+    """The clips of a dataset that have a label in a column of the manifest."""
+    return _dataset(dataset.card, [clip for clip in dataset.clips if clip.fields.get(column)], dataset.limit)
+
+
+def _dataset(card: Card, clips: Sequence[Clip], limit: int | None) -> Dataset:
     digest = hashlib.sha256(card.model_dump_json().encode())
     for clip in clips:
         digest.update(repr(sorted(clip.fields.items())).encode())
-    return Dataset(card, clips, limit, digest.hexdigest()[:16])
+    return Dataset(card, tuple(clips), limit, digest.hexdigest()[:16])
 
 
 def _subset(clips: Sequence[Clip], limit: int, seed: int) -> tuple[Clip, ...]:

@@ -5,7 +5,11 @@ Works on numpy arrays and torch tensors alike; importing it costs no torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+import functools
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array: TypeAlias = "np.ndarray | Tensor"
+Kept = TypeVar("Kept")
 
 
 class MetricError(ValueError):
@@ -56,6 +61,46 @@ def float64_pair(reference: Array, estimate: Array) -> tuple[Tensor, Tensor]:
 def to_numpy(array: Array) -> np.ndarray:
     """The same values as a numpy array, wherever they are."""
     return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+
+
+def clip_by_clip(score: Callable[..., float], reference: Array, estimate: Array) -> np.ndarray:
+    """`score(reference [L], estimate [L])` of each clip of checked [..., L] as float64; an error names the clip."""
+    check_pair(reference, estimate)
+    values = []
+    for index, pair in enumerate(zip(rows(reference), rows(estimate), strict=True)):
+        try:
+            values.append(score(*pair))
+        except MetricError as error:
+            raise MetricError(f"clip {index}: {error}") from error
+    return np.array(values, dtype=np.float64).reshape(tuple(reference.shape[:-1]))
+
+
+def remembered(clips: int) -> Callable[[Callable[[np.ndarray], Kept]], Callable[[np.ndarray], Kept]]:
+    """Keep what a function makes of a wave [L] for so many clips, by the digest of the wave.
+
+    Several metrics look at one analysis of a clip, and many codecs are compared with one recording.
+    """
+
+    def keep(function: Callable[[np.ndarray], Kept]) -> Callable[[np.ndarray], Kept]:
+        kept: OrderedDict[bytes, Kept] = OrderedDict()
+
+        @functools.wraps(function)
+        def call(wav: np.ndarray) -> Kept:
+            key = hashlib.blake2b(wav.tobytes(), digest_size=16).digest()
+            if key not in kept:
+                kept[key] = function(wav)
+                while len(kept) > clips:
+                    kept.popitem(last=False)
+            return kept[key]
+
+        return call
+
+    return keep
+
+
+def rows(wav: Array) -> np.ndarray:
+    """The clips of [..., L] as float64 [N, L], contiguous, on the CPU."""
+    return np.ascontiguousarray(to_numpy(wav).reshape(-1, wav.shape[-1]), dtype=np.float64)
 
 
 def _float64_tensor(wav: Array) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
-from earmark.metrics.checks import Array, MetricError, check_pair, to_numpy
+from earmark.metrics.checks import Array, MetricError, clip_by_clip
 
 SAMPLE_RATE = 16_000
 
@@ -30,7 +30,7 @@ def pesq_wb(reference: Array, estimate: Array) -> np.ndarray:
     >>> round(float(pesq_wb(wav, wav)), 3)
     4.644
     """
-    return _clip_by_clip(lambda r, e: _pesq(r, e, "wb"), reference, estimate)
+    return clip_by_clip(lambda r, e: _pesq(r, e, "wb"), reference, estimate)
 
 
 def pesq_nb(reference: Array, estimate: Array) -> np.ndarray:
@@ -42,7 +42,7 @@ def pesq_nb(reference: Array, estimate: Array) -> np.ndarray:
     >>> round(float(pesq_nb(wav, wav)), 3)
     4.549
     """
-    return _clip_by_clip(lambda r, e: _pesq(r, e, "nb"), reference, estimate)
+    return clip_by_clip(lambda r, e: _pesq(r, e, "nb"), reference, estimate)
 
 
 def stoi(reference: Array, estimate: Array) -> np.ndarray:
@@ -56,7 +56,7 @@ def stoi(reference: Array, estimate: Array) -> np.ndarray:
     >>> round(float(stoi(wav, wav)), 6)
     1.0
     """
-    return _clip_by_clip(lambda r, e: _stoi(r, e, extended=False), reference, estimate)
+    return clip_by_clip(lambda r, e: _stoi(r, e, extended=False), reference, estimate)
 
 
 def estoi(reference: Array, estimate: Array) -> np.ndarray:
@@ -68,22 +68,7 @@ def estoi(reference: Array, estimate: Array) -> np.ndarray:
     >>> round(float(estoi(wav, wav)), 6)
     1.0
     """
-    return _clip_by_clip(lambda r, e: _stoi(r, e, extended=True), reference, estimate)
-
-
-def _clip_by_clip(score: Callable[..., float], reference: Array, estimate: Array) -> np.ndarray:
-    check_pair(reference, estimate)
-    values = []
-    for index, pair in enumerate(zip(_rows(reference), _rows(estimate), strict=True)):
-        try:
-            values.append(score(*pair))
-        except MetricError as error:
-            raise MetricError(f"clip {index}: {error}") from error
-    return np.array(values, dtype=np.float64).reshape(tuple(reference.shape[:-1]))
-
-
-def _rows(wav: Array) -> np.ndarray:
-    return to_numpy(wav).reshape(-1, wav.shape[-1]).astype(np.float64)
+    return clip_by_clip(lambda r, e: _stoi(r, e, extended=True), reference, estimate)
 
 
 def _pesq(reference: np.ndarray, estimate: np.ndarray, mode: str) -> float:

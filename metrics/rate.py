@@ -1,8 +1,11 @@
-"""What a codec spends. These are measured on the codec's output alone, so they stand beside the pairwise `METRICS`."""
+"""What a codec spends, from its own output: no recording is looked at."""
 
 from __future__ import annotations
 
-from earmark.metrics.registry import ANY_AUDIO, Metric
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 
 def bitrate_kbps(bits: float, samples: int, sample_rate: int) -> float:
@@ -16,16 +19,36 @@ def bitrate_kbps(bits: float, samples: int, sample_rate: int) -> float:
     return bits / (samples / sample_rate) / 1000
 
 
-RATES: dict[str, Metric] = {
-    "bitrate_kbps": Metric(
-        name="bitrate_kbps",
-        function="rate:bitrate_kbps",
-        unit="kbit/s",
-        higher_is_better=False,
-        best=0.0,
-        rate=None,
-        domains=ANY_AUDIO,
-        library="earmark",
-        source="bits counted over the duration of the clip",
+def nominal_bitrate_kbps(info: Any) -> float:
+    """Nominal bitrate of a codec's `Info` in kbit/s: frame_rate * sum(log2(V_k) / stride_k) / 1000, no side bits."""
+    return info.bitrate_kbps
+
+
+def entropy_bitrate_kbps(codes: Sequence[np.ndarray], info: Any) -> float:
+    """What the codes would cost if each codebook's were coded ideally by how often each is used, in kbit/s.
+
+    codes: int [K, T] of each clip, -1 where there is no token. Counted over all clips together, each codebook alone and
+    without memory, so it bounds neither what a language model needs nor what a joint code would. The estimate is low
+    where there are few tokens: it is corrected by Miller and Madow's (V_seen - 1) / 2N nats, and never above nominal.
+    """
+    strides = info.strides or (1,) * info.num_codebooks
+    bits = sum(
+        min(entropy_bits(np.concatenate([clip[k] for clip in codes])), float(np.log2(size))) / stride
+        for k, (size, stride) in enumerate(zip(info.codebook_sizes, strides, strict=True))
     )
-}
+    return info.frame_rate * bits / 1000
+
+
+def entropy_bits(tokens: np.ndarray) -> float:
+    """Entropy in bits of tokens int [N] (those below 0 are none), with the correction of Miller and Madow (1955).
+
+    >>> entropy_bits(np.array([0, 1] * 5000)) - 1 < 1e-4
+    True
+    """
+    counts = np.bincount(tokens[tokens >= 0])
+    counts = counts[counts > 0]
+    if not len(counts):
+        return 0.0
+    share = counts / counts.sum()
+    correction = (len(counts) - 1) / (2 * counts.sum() * np.log(2))
+    return float(-(share * np.log2(share)).sum() + correction)

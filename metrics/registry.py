@@ -1,193 +1,210 @@
-"""The registry of pairwise metrics, one row each, and `compute`, the one call for any of them.
+"""The registry of metrics, read from `registry.yaml`, and `compute`, the one call for any that looks at sound.
 
 Importing this costs neither torch nor scipy: a row names its function, which is imported when it is first called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
+import functools
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.metadata import version
-from math import inf
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict
 
 from earmark.data.audio import resample
+from earmark.hub import cached_revision, fetch_command, is_cached
 from earmark.metrics.checks import Array, MetricError, check_pair, to_numpy
+from earmark.names import nearest
 
-__all__ = ["METRICS", "Metric", "MetricError", "compute", "find"]
+__all__ = ["METRICS", "Backend", "Metric", "MetricError", "compute", "find"]
 
-ANY_AUDIO = ("speech", "music", "sound")
+ANY_AUDIO = ("speech", "music", "sound", "general")
+_HERE = Path(__file__).parent
+
+# What a metric's function is given, clip by clip:
+#   pair        reference and estimate, float [..., L]
+#   estimate    the estimate alone; `of` says of what else it is given
+#   transcript  what was spoken and what a recogniser heard, as text
+#   bits        the bits of the clip, its samples, its sample rate
+# and for all clips at once:
+#   codes       the codes of every clip, and the codec's Info
+#   info        the codec's Info
+#   embedding   the embeddings of all references and of all estimates, [N, D]
+Kind = Literal["pair", "estimate", "transcript", "bits", "codes", "info", "embedding"]
+Of = Literal["estimate", "original", "increase"]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One row of the registry: what a score's number means, and the function that yields it.
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Checkpoint(_Strict):
+    """Weights on the hub. files: what must be here of them; by default config and safetensors."""
+
+    repo: str
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+
+
+class Needs(_Strict):
+    """What must be here: packages by the names that they are imported by, weights; and what installs the packages."""
+
+    packages: tuple[str, ...] = ()
+    install: str = ""
+    checkpoint: Checkpoint | None = None
+
+    def missing(self) -> str | None:
+        """The command that makes it ready; None where it is. Neither packages nor weights are imported."""
+        absent = [package for package in self.packages if find_spec(package) is None]
+        if absent:
+            return f"pip install {self.install or ' '.join(absent)}"
+        wanted = self.checkpoint
+        if wanted and not is_cached(wanted.repo, wanted.revision, wanted.files):
+            return fetch_command(wanted.repo, wanted.revision)
+        return None
+
+
+class Backend(Needs):
+    """A model that a metric is measured with: the class that wraps it, and what must be here for it."""
+
+    name: str
+    function: str
+
+    @property
+    def version(self) -> str:
+        """What its results depend on: name, packages and checkpoint."""
+        installed = [f"{name} {_installed(_distribution(name))}" for name in self.packages]
+        wanted = self.checkpoint
+        revision = wanted and (wanted.revision or cached_revision(wanted.repo, wanted.files))
+        return " ".join([self.name, *installed, *([str(revision)] if wanted else [])])
+
+    def load(self) -> Any:
+        """The model, built once a process."""
+        return _model(self)
+
+
+class Metric(_Strict):
+    """One metric: what a score's number means, and the function that yields it.
 
     function: "module:function" in this package. rate: Hz at which it is evaluated; None is the rate of the codec.
-    best: the value of a perfect match. domains: where it was validated. library: the distribution whose version can
-    move the value. needs_rate: the function is told the sample rate. symmetric: swapping the pair changes nothing.
+    best: the value of a perfect match; None where the definition has none. domains: where it was validated; elsewhere
+    it runs and its scores are flagged. library: the distribution whose version can move the value. needs_rate: the
+    function is told the sample rate. symmetric: swapping the pair changes nothing. aligned: the codec's delay is
+    removed first. native: a twin at the codec's own rate, for codecs of 32 kHz and more. heavy: takes so long that
+    the quick preset gives it fewer clips. needs: what not every installation has. of: what is measured: the estimate,
+    the original alone, or the increase from one to the other.
     """
 
     name: str
     function: str
     unit: str
     higher_is_better: bool
-    best: float
-    rate: int | None
-    domains: tuple[str, ...]
+    best: float | None
+    rate: int | None = None
+    domains: tuple[str, ...] = ANY_AUDIO
     library: str
     source: str
+    kind: Kind = "pair"
     needs_rate: bool = False
     symmetric: bool = False
+    aligned: bool = False
+    native: bool = False
+    heavy: bool = False
+    needs: Needs = Needs()
+    model: Backend | None = None
+    of: Of = "estimate"
 
     @property
     def backend(self) -> str:
         """Library and installed version, such as 'pesq-0.0.4', as recorded with each score."""
-        return f"{self.library}-{version(self.library)}"
+        return f"{self.library}-{_installed(self.library)}"
 
-    def load(self) -> Callable[..., Array]:
-        """Import and return the function: (reference, estimate[, sample_rate]) -> [...], one value a clip."""
+    def missing(self) -> str | None:
+        """The command that makes this metric ready here; None where it is."""
+        return (self.model or self.needs).missing()
+
+    @property
+    def base(self) -> str:
+        """The name of the metric of the estimate, from which one of the original and of the increase is made."""
+        return self.name.removesuffix(f"_{self.of}")
+
+    def implementation(self) -> Callable[..., Any]:
+        """Import and return the function that the row names."""
         module, function = self.function.split(":")
         return getattr(import_module(f"earmark.metrics.{module}"), function)
 
+    def load(self) -> Callable[..., Any]:
+        """The function as it is called; of a pairwise metric of a backend, with the backend's model."""
+        found = self.implementation()
+        return functools.partial(found, backend=self.model.load()) if self.model and self.kind == "pair" else found
 
-_ROWS = (
-    Metric(
-        name="mse",
-        function="signal:mse",
-        unit="amplitude^2",
-        higher_is_better=False,
-        best=0.0,
-        rate=16_000,
-        domains=ANY_AUDIO,
-        library="torch",
-        source="mean squared error of the waveform; rate of CodecBench",
-        symmetric=True,
-    ),
-    Metric(
-        name="snr",
-        function="signal:snr_db",
-        unit="dB",
-        higher_is_better=True,
-        best=inf,
-        rate=16_000,
-        domains=ANY_AUDIO,
-        library="torch",
-        source="signal-to-noise ratio of the waveform",
-    ),
-    Metric(
-        name="si_sdr",
-        function="signal:si_sdr_db",
-        unit="dB",
-        higher_is_better=True,
-        best=inf,
-        rate=16_000,
-        domains=ANY_AUDIO,
-        library="torch",
-        source="Le Roux et al., SDR - half-baked or well done?, ICASSP 2019",
-        symmetric=True,
-    ),
-    Metric(
-        name="si_snr",
-        function="signal:si_snr_db",
-        unit="dB",
-        higher_is_better=True,
-        best=inf,
-        rate=16_000,
-        domains=ANY_AUDIO,
-        library="torch",
-        source="Luo and Mesgarani, TasNet, ICASSP 2018",
-        symmetric=True,
-    ),
-    Metric(
-        name="sdr",
-        function="signal:sdr_db",
-        unit="dB",
-        higher_is_better=True,
-        best=inf,
-        rate=16_000,
-        domains=ANY_AUDIO,
-        library="fast_bss_eval",
-        source="Vincent et al., BSS Eval, IEEE TASLP 2006; Scheibler, SDR - medium rare with fast computations, 2022",
-    ),
-    Metric(
-        name="pesq_wb",
-        function="perceptual:pesq_wb",
-        unit="MOS-LQO",
-        higher_is_better=True,
-        # 0.999 + 4 / (1 + exp(-1.3669 * 4.5 + 3.8224)), in float32 as the ITU code computes it
-        best=4.643888473510742,
-        rate=16_000,
-        domains=("speech",),
-        library="pesq",
-        source="ITU-T P.862.2",
-    ),
-    Metric(
-        name="pesq_nb",
-        function="perceptual:pesq_nb",
-        unit="MOS-LQO",
-        higher_is_better=True,
-        # 0.999 + 4 / (1 + exp(-1.4945 * 4.5 + 4.6607)), in float32 as the ITU code computes it
-        best=4.548638343811035,
-        rate=16_000,
-        domains=("speech",),
-        library="pesq",
-        source="ITU-T P.862 and P.862.1",
-    ),
-    Metric(
-        name="stoi",
-        function="perceptual:stoi",
-        unit="1",
-        higher_is_better=True,
-        best=1.0,
-        rate=16_000,
-        domains=("speech",),
-        library="pystoi",
-        source="Taal et al., An algorithm for intelligibility prediction, IEEE TASLP 2011",
-    ),
-    Metric(
-        name="estoi",
-        function="perceptual:estoi",
-        unit="1",
-        higher_is_better=True,
-        best=1.0,
-        rate=16_000,
-        domains=("speech",),
-        library="pystoi",
-        source="Jensen and Taal, IEEE TASLP 2016",
-    ),
-    Metric(
-        name="mel_distance_7scale",
-        function="spectral:mel_distance_7scale",
-        unit="ln(power)",
-        higher_is_better=False,
-        best=0.0,
-        rate=None,
-        domains=ANY_AUDIO,
-        library="torchaudio",
-        source="AudioCodecBench, after Kumar et al. (DAC), NeurIPS 2023",
-        needs_rate=True,
-        symmetric=True,
-    ),
-    Metric(
-        name="mel_loss",
-        function="spectral:mel_loss",
-        unit="1",
-        higher_is_better=False,
-        best=0.0,
-        rate=16_000,
-        domains=ANY_AUDIO,
-        library="torchaudio",
-        source="CodecBench, after the default mel loss of descript-audiotools",
-        needs_rate=True,
-        symmetric=True,
-    ),
-)
 
-METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
+class _Row(Metric):
+    """A row of the file: a metric, or several that share all but these."""
+
+    twins: tuple[Literal["aligned", "native"], ...] = ()
+    backends: Literal["asr", "speaker"] | None = None
+    of: tuple[Of, ...] = ("estimate",)  # type: ignore[assignment]
+
+    def metrics(self) -> Iterator[Metric]:
+        """Each metric that the row stands for."""
+        kept = self.model_dump(exclude={"twins", "backends", "of", "name", "model"})
+        for backend in backends(self.backends) if self.backends else (None,):
+            name = f"{self.name}_{backend.name}" if backend else self.name
+            for of in self.of:
+                yield Metric(**kept, model=backend, of=of, name=name if of == "estimate" else f"{name}_{of}")
+        for twin in self.twins:
+            changed = {"aligned": True} if twin == "aligned" else {"native": True, "rate": None}
+            yield Metric(**kept | changed, name=f"{self.name}_{twin}")
+
+
+@functools.cache
+def backends(kind: str) -> tuple[Backend, ...]:
+    """The backends of a kind, the default first."""
+    found = yaml.safe_load((_HERE / "backends.yaml").read_text(encoding="utf-8"))[kind]
+    return tuple(Backend(name=name, **raw) for name, raw in found.items())
+
+
+def optional() -> dict[str, str | None]:
+    """What not every installation has, by name (of a backend, or of a metric): the command that gets it, or None."""
+    found: dict[str, str | None] = {}
+    for metric in METRICS.values():
+        if metric.model or metric.heavy:
+            name = metric.model.name if metric.model else metric.base
+            found[name] = found[name] if name in found else metric.missing()
+    return found
+
+
+def _read() -> dict[str, Metric]:
+    rows = yaml.safe_load((_HERE / "registry.yaml").read_text(encoding="utf-8"))
+    found = [metric for name, raw in rows.items() for metric in _Row(name=name, **raw).metrics()]
+    return {metric.name: metric for metric in found}
+
+
+METRICS: dict[str, Metric] = _read()
+
+
+@functools.cache
+def _installed(distribution: str) -> str:
+    return version(distribution)
+
+
+def _distribution(package: str) -> str:
+    """The name by which pip knows a package that is imported as this."""
+    return packages_distributions().get(package, [package])[0]
+
+
+@functools.cache
+def _model(backend: Backend) -> Any:
+    module, name = backend.function.split(":")
+    options = {"checkpoint": backend.checkpoint} if backend.checkpoint else {}
+    return getattr(import_module(f"earmark.metrics.{module}"), name)(**options)
 
 
 def find(name: str) -> Metric:
@@ -197,21 +214,23 @@ def find(name: str) -> Metric:
     'MOS-LQO'
     """
     if name not in METRICS:
-        nearest = get_close_matches(name, METRICS, n=3, cutoff=0.4) or sorted(METRICS)
-        raise ValueError(f"no metric is called {name!r}; did you mean {' or '.join(nearest)}?")
+        raise ValueError(f"no metric is called {name!r}{nearest(name, METRICS)}")
     return METRICS[name]
 
 
 def compute(name: str, reference: Array, estimate: Array, sample_rate: int) -> np.ndarray:
-    """Score each clip of a batch with one metric; both sides are first resampled to the metric's own rate.
+    """Score each clip of a batch with one pairwise metric; both sides are first resampled to the metric's own rate.
 
     reference, estimate: float [B, L], numpy or torch, of one length, at sample_rate Hz. Returns float64 [B].
-    Raises ValueError for a wrong shape, dtype or name; MetricError, naming the clip, where there is no score.
+    Metrics that judge the estimate alone (`kind: estimate`) do not look at the reference.
+    Raises ValueError for a wrong shape, dtype, name or kind; MetricError, naming the clip, where there is no score.
 
     >>> compute("mse", np.array([[1.0, 0.0]]), np.array([[0.0, 0.0]]), 16_000)
     array([0.5])
     """
     metric = find(name)
+    if metric.kind not in ("pair", "estimate"):
+        raise ValueError(f"{name} is not measured on a pair of waveforms but on {metric.kind}; see {metric.function}")
     if reference.ndim != 2:
         raise ValueError(
             f"reference is {tuple(reference.shape)}; expected [B, L]: one row a clip, channels mixed first"
@@ -220,8 +239,22 @@ def compute(name: str, reference: Array, estimate: Array, sample_rate: int) -> n
     rate = metric.rate or sample_rate
     if rate != sample_rate:
         reference, estimate = _resampled(reference, sample_rate, rate), _resampled(estimate, sample_rate, rate)
-    values = metric.load()(reference, estimate, **({"sample_rate": rate} if metric.needs_rate else {}))
-    return np.asarray(to_numpy(values), dtype=np.float64)
+    return np.asarray(to_numpy(_values(metric, reference, estimate, rate)), dtype=np.float64)
+
+
+def _values(metric: Metric, reference: Array, estimate: Array, rate: int) -> Array:
+    """The metric's function on what its kind takes."""
+    function, told = metric.load(), {"sample_rate": rate} if metric.needs_rate else {}
+    if metric.kind == "estimate":
+        wanted = {"estimate": [estimate], "original": [reference], "increase": [reference, estimate]}[metric.of]
+        found = [to_numpy(function(wav, **told)) for wav in wanted]
+        return found[-1] - found[0] if metric.of == "increase" else found[0]
+    if not metric.aligned:
+        return function(reference, estimate, **told)
+    from earmark.metrics.align import aligned
+
+    pairs = aligned(reference, estimate, rate)  # one by one: each clip has a delay of its own, so another length
+    return np.concatenate([to_numpy(function(*pair, **told)) for pair in pairs])
 
 
 def _resampled(wav: Array, from_hz: int, to_hz: int) -> Array:

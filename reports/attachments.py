@@ -26,6 +26,9 @@ WINDOW_S = 0.032
 COLUMNS, ROWS, LEVELS = 300, 110, 33  # cells and colours of the picture: so few that even white noise stays below 60 kB
 RANGE_DB = 80.0  # the quietest shown, below the loudest of both
 DIFFERENCE_DB = 30.0
+_LEFT, _TOP = 50, 35  # pixels: where the spectrogram begins
+_RIGHT, _BOTTOM = _LEFT + 2 * COLUMNS, _TOP + 2 * ROWS
+_SCALE, _SCALE_WIDTH = _RIGHT + 10, 14  # of the colours, beside it
 
 
 def spectrogram_pair(reference: Any, estimate: Any, sample_rate: int, title: str) -> bytes:
@@ -122,35 +125,95 @@ def _cells(power: np.ndarray) -> np.ndarray:
 
 
 def _png(cells: np.ndarray, extent: tuple[float, float, float, float], title: str, unit: str, colours: dict) -> bytes:
-    """The picture with its axes; a palette of the colours that it has keeps it small and loses next to nothing."""
+    """The picture: cells [rows, columns] from the bottom up, two pixels each, with axes, title and scale, as matplotlib
+    has them; drawn by Pillow, which takes a tenth of the time.
+
+    Its palette is LEVELS colours, the same for every picture, and greys for the text.
+    """
     from PIL import Image
 
-    image = Image.open(_draw(cells, extent, title, unit, colours)).convert("RGB")
+    page = _page(extent, title, unit, colours)
+    palette, low, high = _colours(colours["cmap"]), colours["vmin"], colours["vmax"]
+    pixels = LEVELS + (page.astype(int) * (255 - LEVELS) // 255).astype(np.uint8)
+    levels = np.clip((cells[::-1] - low) / max(high - low, 1e-9) * LEVELS, 0, LEVELS - 1).astype(np.uint8)
+    pixels[_TOP:_BOTTOM, _LEFT:_RIGHT] = _stretched(levels, _BOTTOM - _TOP, _RIGHT - _LEFT)
+    scale = np.arange(LEVELS, dtype=np.uint8)[::-1, None]
+    pixels[_TOP:_BOTTOM, _SCALE : _SCALE + _SCALE_WIDTH] = _stretched(scale, _BOTTOM - _TOP, _SCALE_WIDTH)
+    image = Image.fromarray(pixels)
+    greys = [round(i * 255 / (255 - LEVELS)) for i in range(256 - LEVELS)]
+    image.putpalette([*palette, *(grey for grey in greys for _ in range(3))])
     buffer = io.BytesIO()
-    image.quantize(128, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _draw(
-    cells: np.ndarray, extent: tuple[float, float, float, float], title: str, unit: str, colours: dict
-) -> io.BytesIO:
-    """Two pixels a cell, in LEVELS colours, the same for every picture; safe in threads, as no pyplot is used."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
+def _page(extent: tuple[float, float, float, float], title: str, unit: str, colours: dict) -> np.ndarray:
+    """All but the colours: frames, ticks and text, black on white, uint8 [height, width]."""
+    from PIL import Image, ImageDraw
 
-    width, height = 2 * COLUMNS + 140, 2 * ROWS + 80
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    axes = figure.add_axes((50 / width, 45 / height, 2 * COLUMNS / width, 2 * ROWS / height))
-    axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
-    axes.set_title(title, fontsize=10, parse_math=False)
-    colours = {**colours, "cmap": colormaps[colours["cmap"]].resampled(LEVELS)}
-    drawn = axes.imshow(cells, origin="lower", aspect="auto", extent=extent, interpolation="nearest", **colours)
-    bar = figure.add_axes(((60 + 2 * COLUMNS) / width, 45 / height, 14 / width, 2 * ROWS / height))
-    figure.colorbar(drawn, cax=bar, label=unit)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    buffer.seek(0)
-    return buffer
+    image = Image.new("L", (2 * COLUMNS + 140, 2 * ROWS + 80), 255)
+    draw, font = ImageDraw.Draw(image), _font()
+    for left, right in ((_LEFT, _RIGHT), (_SCALE, _SCALE + _SCALE_WIDTH)):
+        draw.rectangle((left - 1, _TOP - 1, right, _BOTTOM), outline=0)
+    for x, label in _ticks(extent[0], extent[1], _LEFT, _RIGHT, 9):
+        draw.line((x, _BOTTOM, x, _BOTTOM + 4), fill=0)
+        draw.text((x, _BOTTOM + 6), label, 0, font, anchor="ma")
+    for y, label in _ticks(extent[2], extent[3], _BOTTOM, _TOP, 7):
+        draw.line((_LEFT - 5, y, _LEFT - 1, y), fill=0)
+        draw.text((_LEFT - 8, y), label, 0, font, anchor="rm")
+    for y, label in _ticks(colours["vmin"], colours["vmax"], _BOTTOM, _TOP, 7):
+        draw.line((_SCALE + _SCALE_WIDTH, y, _SCALE + _SCALE_WIDTH + 4, y), fill=0)
+        draw.text((_SCALE + _SCALE_WIDTH + 7, y), label, 0, font, anchor="lm")
+    middle = (_LEFT + _RIGHT) // 2
+    draw.text((middle, _TOP - 7), " ".join(title.split()), 0, font, anchor="ms")
+    draw.text((middle, _BOTTOM + 40), "time (s)", 0, font, anchor="ms")
+    _upright(image, "frequency (kHz)", 16)
+    _upright(image, unit, image.width - 13)
+    return np.asarray(image)
+
+
+def _ticks(low: float, high: float, first: int, last: int, most: int) -> list[tuple[int, str]]:
+    """Round numbers between low and high, and the pixel of each."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    span = max(high - low, 1e-9)
+    inside = [value for value in map(float, values) if low - 1e-6 * span <= value <= high + 1e-6 * span]
+    places = [first + (value - low) / span * (last - first) for value in inside]
+    return [(round(place), f"{value:.6g}".replace("-", "\u2212")) for place, value in zip(places, inside, strict=True)]
+
+
+def _upright(image: Any, text: str, centre: int) -> None:
+    """Write a text from the bottom up, on the middle of the axes."""
+    from PIL import Image, ImageDraw
+
+    font = _font()
+    line = Image.new("L", (round(font.getlength(text)) + 2, 20), 255)
+    ImageDraw.Draw(line).text((1, 10), text, 0, font, anchor="lm")
+    turned = line.transpose(Image.Transpose.ROTATE_90)
+    image.paste(turned, (centre - 10, (_TOP + _BOTTOM - turned.height) // 2))
+
+
+def _font() -> Any:
+    """DejaVu Sans, which comes with matplotlib; made anew each time, as threads must not share one."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    file = f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(file, 13.5, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _colours(name: str) -> list[int]:
+    """LEVELS colours of a map of matplotlib's: red, green, blue, red, ..."""
+    from matplotlib import colormaps
+
+    return colormaps[name].resampled(LEVELS)(np.arange(LEVELS), bytes=True)[:, :3].ravel().tolist()
+
+
+def _stretched(levels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[rows, columns] -> [height, width], each cell a block."""
+    rows = np.arange(height) * len(levels) // height
+    return levels[rows][:, np.arange(width) * levels.shape[1] // width]
 
 
 def _channels(wav: Any) -> np.ndarray:

@@ -12,11 +12,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
-RESAMPLES = 2000  # bootstrap resamples of an interval
-CI_METHOD = "percentile bootstrap over {unit}, 95 %"
-
 
 @dataclass(frozen=True)
 class Score:
@@ -24,7 +19,9 @@ class Score:
 
     value, ci_low, ci_high are None where they are not finite. `at_bound` says that the mean is infinite at the metric's
     best value (nothing was lost); without it, None means that there is no mean.
-    n is the number of clips scored; `failed` counts the clips that could not be, and they are in no mean.
+    out_of_domain says that the metric was not validated for such audio.
+    n is the number of clips scored; `failed` counts the clips that the codec failed on, `no_answer` those for which the
+    metric has none whoever codes them (no speech in the recording, a corrupt file). Both are named and in no mean.
     """
 
     codec: str
@@ -40,6 +37,8 @@ class Score:
     n: int
     failed: int
     at_bound: bool = False
+    out_of_domain: bool = False
+    no_answer: int = 0
     backend: str = ""
     protocol: str = ""
     preset: str = ""
@@ -72,43 +71,6 @@ class Score:
         if unknown:
             raise ValueError(f"not a score of this version of Earmark: unknown keys {sorted(unknown)}")
         return cls(**{**record, "notes": tuple(record.get("notes", ()))})
-
-
-def mean_with_interval(
-    values: Mapping[str, float], groups: Mapping[str, str], seed: int = 0
-) -> tuple[float, float, float, str]:
-    """Mean over clips, and its 95 % interval by bootstrap over groups (speakers, recordings) of clips.
-
-    values, groups: clip id -> value, clip id -> group. Returns mean, low, high and the method's name.
-    The interval is NaN where there are fewer than two groups: one speaker says nothing about the next.
-    Source: the cluster bootstrap as a ratio of per-cluster sums, scipy.stats.bootstrap.
-
-    >>> mean_with_interval({"a": 1.0, "b": 3.0}, {"a": "x", "b": "y"})[:3]
-    (2.0, 1.0, 3.0)
-    """
-    if not values:
-        return math.nan, math.nan, math.nan, "no clips"
-    clips = list(values)
-    names, index = np.unique([groups[clip] for clip in clips], return_inverse=True)
-    array = np.array([values[clip] for clip in clips], dtype=np.float64)
-    method = CI_METHOD.format(unit="clips" if len(names) == len(clips) else f"{len(names)} groups of clips")
-    mean = float(array.mean())
-    if len(names) < 2:
-        return mean, math.nan, math.nan, "none: one group of clips"
-    if not np.isfinite(mean) or np.ptp(array) == 0:
-        return mean, mean, mean, method
-    from scipy import stats
-
-    interval = stats.bootstrap(
-        (np.bincount(index, weights=array), np.bincount(index).astype(np.float64)),
-        lambda sums, counts, axis=-1: sums.sum(axis) / counts.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return mean, float(interval.low), float(interval.high), method
 
 
 def finite(value: float) -> float | None:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from earmark.reports.scores import Score
 
 WIDTH = 200  # of a table in a log, where there is no terminal to fit
+OUTSIDE = "†"  # beside a score of audio that its metric was not validated for
+COLUMNS = 10  # metrics beside each other
 
 
 def cell(score: Score | None) -> str:
-    """A score in a table: its value, half of its interval, and a mark where clips failed."""
+    """A score in a table: its value, half of its interval, and marks: out of domain, clips that failed."""
     if score is None:
         return ""
-    failed = f" ({score.failed} failed)" if score.failed else ""
+    failed = OUTSIDE * score.out_of_domain + (f" ({score.failed} failed)" if score.failed else "")
     if score.value is None:
         return ("∞" if score.at_bound else "-") + failed
     spread = ""
@@ -43,6 +45,18 @@ def _grid(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def _blocks(scores: Sequence[Score]) -> list[tuple[str, list[Score]]]:
+    """Scores that stand in one table: of a dataset, of the same clips, of so many metrics as fit beside each other."""
+    places = sorted({(score.dataset, score.dataset_fingerprint): None for score in scores}, key=lambda place: place[0])
+    blocks = []
+    for place in places:
+        here = [score for score in scores if (score.dataset, score.dataset_fingerprint) == place]
+        names = list(dict.fromkeys(score.metric for score in here))
+        parts = [names[at : at + COLUMNS] for at in range(0, len(names), COLUMNS)]
+        blocks += [(place[0], [score for score in here if score.metric in part]) for part in parts]
+    return blocks
+
+
 def terminal(scores: Sequence[Score]) -> str:
     """A table for a terminal, one block a dataset."""
     from rich.console import Console
@@ -50,8 +64,8 @@ def terminal(scores: Sequence[Score]) -> str:
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    for dataset in sorted({score.dataset for score in scores}):
-        header, rows = _grid([score for score in scores if score.dataset == dataset])
+    for dataset, block in _blocks(scores):
+        header, rows = _grid(block)
         table = Table(title=f"{dataset} (mean ± half of the 95 % interval)", title_justify="left")
         for index, name in enumerate(header):
             if name != "dataset":
@@ -73,7 +87,8 @@ def as_csv(scores: Sequence[Score]) -> str:
     """One line a score, with its interval, n and failures: for a spreadsheet."""
     names = (
         "codec", "suite", "dataset", "metric", "value", "unit", "higher_is_better", "ci_low", "ci_high", "n", "failed",
-        "at_bound", "backend", "protocol", "preset", "limit", "device", "codec_revision", "dataset_fingerprint", "time",
+        "no_answer", "at_bound", "out_of_domain", "backend", "protocol", "preset", "limit", "device", "codec_revision",
+        "dataset_fingerprint", "time",
     )  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

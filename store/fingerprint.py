@@ -94,7 +94,7 @@ def _snapshot(entry: Entry) -> str | None:
     """The commit of the weights that are really here, for a row that pins none."""
     if entry.checkpoint is None or entry.checkpoint.revision:
         return None
-    from earmark.codecs.hub import cached_revision
+    from earmark.hub import cached_revision
 
     return cached_revision(entry.checkpoint.repo)
 

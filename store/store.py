@@ -81,6 +81,10 @@ class Store:
             self._fingerprints[entry.name] = found or f"run-{self.run}"
         return self._fingerprints[entry.name]
 
+    def know(self, fingerprints: dict[str, str]) -> None:
+        """Take over what a process with the same codecs has found, so that none is loaded for it."""
+        self._fingerprints |= fingerprints
+
     def batches(self, entry: Entry, what: batches.What) -> bool:
         """Whether the codec is given batches: on an accelerator, once it has shown that they change nothing."""
         if not self.device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""Is each codec ready here? What is missing is a skip that says how to get it; `--require` makes it a failure."""
+"""What is ready here? What is not is a skip that says how to get it; `--require` makes it a failure."""
 
 import pytest
 
@@ -10,3 +10,10 @@ def test_available(listed_codec):
         return
     message = f"{status.reason}: {entry.name}; run: {status.command}"
     pytest.fail(message, pytrace=False) if required else pytest.skip(message)
+
+
+def test_metric_available(listed_need):
+    """What some metrics need is on this machine: a library, a recogniser, a speaker model."""
+    name, command = listed_need
+    if command:
+        pytest.skip(f"missing: {name}; run: {command}")

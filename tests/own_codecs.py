@@ -49,6 +49,24 @@ class Same:
         return wav.clone(), None
 
 
+class Half(Same):
+    """Gives back what it gets at half the level."""
+
+    info = Info(name="half", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav / 2, None
+
+
+class Silent(Same):
+    """Gives back nothing to hear."""
+
+    info = Info(name="silent", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return wav * 0, None
+
+
 class WrongShape(Same):
     info = Info(name="wrong-shape", sample_rate=16000)
 

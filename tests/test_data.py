@@ -158,7 +158,7 @@ def test_a_dataset_that_is_not_in_the_folder_is_one_error(folder):
 
 
 def test_an_unknown_dataset_gives_the_nearest(folder):
-    with pytest.raises(cards.DataError, match=r"unknown dataset 'mime': did you mean mine"):
+    with pytest.raises(cards.DataError, match=r"unknown dataset 'mime'; did you mean mine"):
         cards.select(["mime"])
 
 

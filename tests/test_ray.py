@@ -14,8 +14,9 @@ from earmark import Info
 from earmark.codecs import registry
 from earmark.data import cards
 from earmark.data.manifest import SHARD_CLIPS
+from earmark.metrics import METRICS
 from earmark.reports.scores import read_scores
-from earmark.scoring import SCORED, clip_outcomes
+from earmark.scoring.clips import clip_outcomes
 from earmark.store import shards
 from earmark.store.jobs import Job, sound_job, tokens_job
 from earmark.store.shards import Outcome, StoreError
@@ -122,7 +123,7 @@ def test_tokens_and_sound_are_the_local_engines_to_the_byte(dataset, stores):
 def test_values_are_the_local_engines(dataset, stores):
     entry = registry.find(f"{OWN}:Halver")
     by_ray, local = (
-        [found.facts["value"] for _, found in clip_outcomes(SCORED["mel_loss"], entry, dataset, store)]
+        [found.facts["value"] for _, found in clip_outcomes(METRICS["mel_loss"], entry, dataset, store)]
         for store in stores
     )
     assert by_ray == local

@@ -25,7 +25,7 @@ def test_bitrate_comes_from_the_codebooks(name, kbps):
 
 
 def test_an_unknown_name_gives_the_nearest():
-    with pytest.raises(CodecNotFoundError, match=r"unknown codec 'opus-13': did you mean opus-12"):
+    with pytest.raises(CodecNotFoundError, match=r"unknown codec 'opus-13'; did you mean opus-12"):
         registry.find("opus-13")
 
 

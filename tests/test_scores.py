@@ -1,56 +1,15 @@
-"""The score record, its files and its intervals."""
+"""The score record and its files."""
 
 import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from earmark.reports import scores, tables
-from earmark.reports.scores import Score, mean_with_interval
+from earmark.reports.scores import Score
 
 SCORE = Score("opus-6", "reconstruction", "speech", "stoi", 0.8, "1", True, 0.7, 0.9, "bootstrap", 10, 0)
-
-
-def test_interval_covers_the_truth_about_95_times_in_100():
-    rng, covered = np.random.default_rng(0), 0
-    for _ in range(200):
-        sample = {str(i): float(v) for i, v in enumerate(rng.normal(3.0, 1.0, 40))}
-        _, low, high, _ = mean_with_interval(sample, dict(zip(sample, sample, strict=True)))
-        covered += low <= 3.0 <= high
-    assert 180 <= covered <= 198  # 200 draws at .95, less a little: percentile intervals of 40 are slightly narrow
-
-
-def test_clips_of_one_speaker_are_not_independent():
-    """Four speakers, ten equal clips each: forty clips know no more than four."""
-    values = {f"{s}-{i}": float(s) for s in range(4) for i in range(10)}
-    alone = mean_with_interval(values, {clip: clip for clip in values})
-    clustered = mean_with_interval(values, {clip: clip[0] for clip in values})
-    assert alone[0] == clustered[0] == 1.5
-    assert clustered[2] - clustered[1] > 2 * (alone[2] - alone[1])
-    assert "4 groups" in clustered[3]
-
-
-def test_groups_of_unequal_size_keep_the_mean_over_clips():
-    # (1 + 1 + 1 + 5) / 4 = 2, though the groups' means are 1 and 5
-    values = {"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 5.0}
-    assert mean_with_interval(values, {clip: clip[0] for clip in values})[0] == 2.0
-
-
-def test_one_group_has_no_interval():
-    mean, low, _, method = mean_with_interval({"a": 1.0, "b": 2.0}, {"a": "x", "b": "x"})
-    assert mean == 1.5
-    assert math.isnan(low)
-    assert method == "none: one group of clips"
-
-
-def test_no_clips_have_no_mean():
-    assert math.isnan(mean_with_interval({}, {})[0])
-
-
-def test_an_infinite_mean_stays_infinite():
-    assert mean_with_interval({"a": math.inf, "b": 3.0}, {"a": "a", "b": "b"})[0] == math.inf
 
 
 def test_scores_survive_the_file(tmp_path):
@@ -75,12 +34,12 @@ def test_what_is_measured_again_comes_last(tmp_path):
 
 def test_an_exact_clip_does_not_make_the_mean_infinite():
     from earmark.metrics import METRICS
-    from earmark.scoring import _without_exact
+    from earmark.scoring.measure import _without_exact
 
     values = {"a": math.inf, "b": -50.0, "c": -48.0}
     kept, notes = _without_exact(values, METRICS["si_sdr"])
     assert kept == {"b": -50.0, "c": -48.0}
-    assert notes == ["1 clips came back exactly and are not in the mean"]
+    assert notes == ["came back exactly, so neither in the mean nor in n: 1 clips"]
     assert _without_exact({"a": math.inf}, METRICS["si_sdr"]) == ({"a": math.inf}, [])
     assert _without_exact({"a": -math.inf, "b": 1.0}, METRICS["si_sdr"]) == ({"a": -math.inf, "b": 1.0}, [])
 

@@ -29,11 +29,13 @@ def passed_and_failed(done):
 def test_identity_scores_the_best_value_of_every_pairwise_metric(earmark_pytest, small, tmp_path):
     done = earmark_pytest("suites/test_reconstruction.py", "--codec", "identity", "--data", "small", data=small)
     assert done.returncode == 0, done.stdout
-    scores = scores_of(tmp_path)
-    measured = {metric for _, _, metric in scores}
-    assert measured >= {"pesq_wb", "pesq_nb", "stoi", "si_sdr", "sdr", "mel_distance_7scale", "mse"}
-    for (_, _, name), score in scores.items():
+    pairwise = {metric: score for (_, _, metric), score in scores_of(tmp_path).items() if is_pairwise(metric)}
+    expected = {name for name, row in METRICS.items() if row.kind == "pair" and not row.missing() and not row.native}
+    assert set(pairwise) == expected  # its rate is that of the clips, so it has no native twins
+    for name, score in pairwise.items():
         best = METRICS[name].best
+        if best is None:
+            continue
         if np.isinf(best):
             assert score.value is None, name
             assert score.at_bound, name
@@ -42,10 +44,14 @@ def test_identity_scores_the_best_value_of_every_pairwise_metric(earmark_pytest,
         assert (score.n, score.failed) == (3, 0)
 
 
+def is_pairwise(metric):
+    return metric in METRICS and METRICS[metric].kind == "pair"
+
+
 def test_quality_rises_with_bitrate_on_real_speech(earmark_pytest, real, tmp_path):
     """Opus at 6, 12 and 24 kbit/s on twelve clips of LibriSpeech test-other, two workers."""
     names = [word for bitrate in (6, 12, 24) for word in ("--codec", f"opus-{bitrate}")]
-    select = ["--data", "librispeech_test_other", "--limit", "12", "-k", "pesq_wb or stoi or bitrate", "-n", "2"]
+    select = ["--data", "librispeech_test_other", "--limit", "12", "-k", "pesq_wb or test_stoi or bitrate", "-n", "2"]
     done = earmark_pytest("suites/test_reconstruction.py", *names, *select, data=real)
     assert done.returncode == 0, done.stdout
     scores = scores_of(tmp_path)
@@ -74,14 +80,14 @@ def test_collecting_every_suite_imports_nothing_heavy_and_is_quick(earmark_pytes
 
 
 def test_two_workers_give_the_scores_of_one(earmark_pytest, small, tmp_path):
-    select = ["suites/test_reconstruction.py", "--codec", "opus-12", "--data", "small"]
+    select = ["suites/test_reconstruction.py", "--codec", "opus-12", "--data", "small", "-k", "not dnsmos"]
     assert earmark_pytest(*select, data=small).returncode == 0
     one = {key: (score.value, score.ci_low, score.n) for key, score in scores_of(tmp_path).items()}
     (tmp_path / "out" / "scores.jsonl").unlink()
     assert earmark_pytest(*select, "-n", "2", data=small).returncode == 0
     two = {key: (score.value, score.ci_low, score.n) for key, score in scores_of(tmp_path).items()}
     assert one == two
-    assert len(one) == 10
+    assert len(one) > 40
 
 
 def test_a_run_leaves_scores_clips_junit_and_allure_results(earmark_pytest, small, tmp_path):
@@ -98,7 +104,8 @@ def test_a_run_leaves_scores_clips_junit_and_allure_results(earmark_pytest, smal
     properties = {p.get("name"): p.get("value") for p in ElementTree.parse(junit).iter("property")}
     assert float(properties["stoi_value"]) == score.value
     results = [json.loads(path.read_text()) for path in (tmp_path / "out" / "allure-results").glob("*-result.json")]
-    assert len(results) == 11
+    passed = passed_and_failed(done)["passed"]
+    assert len([result for result in results if result["status"] == "passed"]) == passed > 20
     assert any(parameter["name"] == "stoi" for result in results for parameter in result["parameters"])
     kinds = {attachment["type"] for result in results for attachment in result.get("attachments", [])}
     assert {"text/html", "application/vnd.allure.image.diff"} <= kinds
@@ -138,8 +145,7 @@ def test_bad_clips_are_counted_named_and_in_no_mean(earmark_pytest, tmp_path):
     done = earmark_pytest(*select, data=folder)
     assert done.returncode == 1
     score = scores_of(tmp_path)["g711-mulaw", "small", "stoi"]
-    assert (score.n, score.failed) == (2, 1)
-    assert "1 of 3 clips failed" in done.stdout
+    assert (score.n, score.failed, score.no_answer) == (2, 0, 1)  # whoever codes it, so not the codec's failure
     assert "140.flac: its sha256 is not the manifest's" in done.stdout
 
 
@@ -157,8 +163,8 @@ def test_strange_audio_is_scored_like_any_other(earmark_pytest, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--codec", "opus-13"], "unknown codec 'opus-13': did you mean opus-12"),
-        (["--data", "smal"], "unknown dataset 'smal': did you mean small"),
+        (["--codec", "opus-13"], "unknown codec 'opus-13'; did you mean opus-12"),
+        (["--data", "smal"], "unknown dataset 'smal'; did you mean small"),
         (["--codec", "nowhere:Mine"], "cannot import nowhere"),
         (["--thresholds", "none.yaml"], "none.yaml: cannot be read"),
         (["--limit", "0"], "--limit 0: expected at least 1"),

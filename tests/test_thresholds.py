@@ -133,7 +133,7 @@ def test_an_infinite_score_is_at_its_best(read, higher, bound):
         (entry(BOUND, dataset="speach"), r"my.yaml:4: unknown dataset 'speach'; did you mean speech"),
         (entry(BOUND, metric="pesq_bw"), r"my.yaml:5: unknown metric 'pesq_bw'; did you mean pesq_wb"),
         (entry("{mim: 2, unit: x, from: y}"), r"my.yaml:5: unknown key 'mim'; did you mean min"),
-        (entry("{unit: x, from: y}"), r"my.yaml:5: .*expected min or max"),
+        (entry("{unit: x, from: y}"), r"my.yaml:5: .*expected min, max or max_failed"),
         (entry("{min: two, unit: x, from: y}"), r"my.yaml:5: min: Input should be a valid number"),
         (entry("{min: 2, from: y}"), r"my.yaml:5: unit: Field required"),
         (entry("3.1"), r"my.yaml:5: expected a mapping, found 3.1"),
@@ -168,8 +168,36 @@ def test_written_thresholds_pass_what_they_were_written_from_and_catch_less(read
 def test_the_shipped_file_is_valid():
     from earmark.codecs.registry import catalogue
     from earmark.data.cards import cards
-    from earmark.scoring import SCORED
+    from earmark.scoring import metric_names
 
     suites = ["reconstruction"]
-    shipped = load(thresholds.DEFAULT, Names([*catalogue()], suites, [*cards()], [*SCORED]))
+    shipped = load(thresholds.DEFAULT, Names([*catalogue()], suites, [*cards()], metric_names()))
     assert {entry.codec for entry in shipped.entries} >= {"identity", "opus-6", "opus-12", "opus-24"}
+
+
+def test_what_a_control_is_expected_to_fail_on_is_let_pass(read):
+    judge = read(entry("{max_failed: 1, unit: MOS-LQO, from: x}")).judge
+    assert judge(replace(SCORE, value=None, n=0, failed=10)) == thresholds.Verdict()
+    assert judge(replace(SCORE, n=5, failed=5)) == thresholds.Verdict()
+    half = read(entry("{max_failed: 0.5, min: 0, unit: MOS-LQO, from: x}")).judge
+    assert half(replace(SCORE, n=4, failed=6)).failed.startswith("codec failed:")
+    assert half(replace(SCORE, n=5, failed=5)) == thresholds.Verdict()
+
+
+def test_an_infinite_mean_is_let_pass_where_the_bound_is_infinite(read):
+    lost = replace(SCORE, value=None, higher_is_better=False)
+    assert read(entry("{max: 3, unit: MOS-LQO, from: x}")).judge(lost).failed.endswith("has no finite mean")
+    assert read(entry("{max: .inf, unit: MOS-LQO, from: x}")).judge(lost) == thresholds.Verdict()
+
+
+def test_out_of_domain_a_score_fails_by_its_threshold_only(read):
+    outside = replace(SCORE, out_of_domain=True)
+    assert read("{}").judge(outside).ungated == thresholds.OUT_OF_DOMAIN
+    assert read("{}").judge(replace(outside, n=5, failed=5)).ungated == thresholds.OUT_OF_DOMAIN
+    assert read(entry("{min: 1e9, unit: MOS-LQO, from: x}")).judge(outside).failed
+
+
+def test_recordings_without_an_answer_are_nobodys_failure(read):
+    silent = replace(SCORE, value=None, n=0, failed=0, no_answer=3)
+    assert "no answer" in read("{}").judge(silent).ungated
+    assert read("{}").judge(replace(SCORE, n=5, no_answer=5)).failed is None

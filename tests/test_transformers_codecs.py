@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from earmark.codecs import calls, hub, registry
+from earmark import hub
+from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Info, capabilities_of
 from earmark.codecs.registry import catalogue, find
 
@@ -184,7 +185,7 @@ def test_frames_are_the_ceiling_and_the_sound_covers_the_clip(name, boundary):
     adapter, encoded = encode(name, wav)
     assert encoded.frames.tolist() == [frames_by_hand(name, length)]
     assert adapter.decode(encoded, 0).shape[-1] >= length
-    for kind in hub.KINDS:
+    for kind in pretrained.KINDS:
         latents, frames = adapter.latents(wav, torch.tensor([length]), kind, 0)
         assert frames.tolist() == encoded.frames.tolist()
         assert latents.shape[-1] == frames[0]
@@ -236,7 +237,7 @@ def test_a_batch_is_its_clips_whatever_lies_beyond_them(name):
         assert not sound[i, :, heard.shape[-1] :].any()
         for key, rows in alone.side.items():
             assert torch.equal(together.side[key][i].reshape(-1)[: rows.numel()], rows.reshape(-1))
-        for kind in hub.KINDS:
+        for kind in pretrained.KINDS:
             expected, _ = adapter.latents(wav, torch.tensor([length]), kind, 0)
             found, _ = adapter.latents(batch, torch.tensor(lengths), kind, 0)
             assert torch.equal(found[i, :, :count], expected[0])
@@ -423,9 +424,9 @@ def test_a_row_agrees_with_its_model(name):
     entry = ROWS[name]
     cls = registry._import_adapter(entry.adapter)
     config = next(make() for repo, make in HUB_CONFIGS.items() if entry.checkpoint.repo.startswith(repo))
-    hub._agree(entry.info, cls.measures(SimpleNamespace(model=SimpleNamespace(config=config))))
+    pretrained._agree(entry.info, cls.measures(SimpleNamespace(model=SimpleNamespace(config=config))))
     assert set(entry.info.capabilities) == set(capabilities_of(cls))
-    assert entry.info.latent_kinds == hub.KINDS
+    assert entry.info.latent_kinds == pretrained.KINDS
 
 
 def test_names_and_bitrates():
@@ -470,7 +471,7 @@ def put(model, cache, repo="org/thin", revision=REVISION):
 @pytest.mark.parametrize("name", ["encodec-24k-8", "encodec-48k-4", "dac-44k-9", "mimi-8"])
 def test_weights_that_are_missing_say_how_to_get_them(name, no_weights):
     repo, revision = ROWS[name].checkpoint.repo, ROWS[name].checkpoint.revision
-    with pytest.raises(hub.WeightsMissing) as caught:
+    with pytest.raises(pretrained.WeightsMissing) as caught:
         registry.load(find(name), "cpu")
     command = f"hf download {repo} --revision {revision}"
     assert str(caught.value) == f"codec {name}: weights of {repo} missing; run: {command}"
@@ -550,7 +551,7 @@ def test_a_download_that_is_not_whole_is_not_cached(no_weights):
 
 def test_asking_for_weights_imports_nothing_heavy(no_weights):
     code = (
-        "import sys; from earmark.codecs.hub import is_cached; is_cached('org/thin', None);"
+        "import sys; from earmark.hub import is_cached; is_cached('org/thin', None);"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)

@@ -1,7 +1,6 @@
 """Weights from the Hugging Face hub, offline, and what the codecs of `transformers` have in common.
 
-Nothing here downloads. A repository is looked for in $EARMARK_HOME/hub (default ~/.cache/earmark/hub) first, then in
-the hub library's own cache. Importing this module, `is_cached` and `fetch_command` import neither torch nor
+Nothing here downloads; `earmark.hub` says what is on this machine. Importing this imports neither torch nor
 transformers.
 
 Shapes as in `earmark.codecs.contract`; a clip is [1, C, L], its latents [1, D, T], its codes [1, K, T].
@@ -10,13 +9,10 @@ Shapes as in `earmark.codecs.contract`; a clip is [1, C, L], its latents [1, D, 
 from __future__ import annotations
 
 import abc
-import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earmark.codecs.contract import Encoded, Info
-from earmark.paths import home
+from earmark.hub import fetch_command, is_cached, pretrained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 
 # The latents that every residual quantiser has.
 KINDS = ("unquantized", "quantized", "codebook:0")
-# Tensors that a checkpoint may lack: they serve in training only (HuBERT's mask).
-_UNUSED = ("masked_spec_embed",)
 
 
 class WeightsMissing(RuntimeError):  # noqa: N818 (a state of the machine, as in `Status.reason`)
@@ -36,80 +30,18 @@ class WeightsMissing(RuntimeError):  # noqa: N818 (a state of the machine, as in
         super().__init__(f"codec {name}: weights of {repo} missing; run: {fetch_command(repo, revision)}")
 
 
-def fetch_command(repo: str, revision: str | None) -> str:
-    """The command that downloads a repository at a revision (None: its newest).
-
-    >>> fetch_command("kyutai/mimi", "89091b3")
-    'hf download kyutai/mimi --revision 89091b3'
-    """
-    return f"hf download {repo}" + (f" --revision {revision}" if revision else "")
-
-
-def is_cached(repo: str, revision: str | None) -> bool:
-    """Whether the config and the safetensors of a repository are here at a revision (None: as last downloaded)."""
-    return cache_of(repo, revision) is not None
-
-
-def cache_of(repo: str, revision: str | None) -> Path | None:
-    """The first cache folder that holds config and safetensors of a repository; None where there is none."""
-    from huggingface_hub import try_to_load_from_cache
-
-    for cache in _caches():
-        config = try_to_load_from_cache(repo, "config.json", cache_dir=cache, revision=revision)
-        if isinstance(config, str) and _has_safetensors(Path(config).parent):
-            return cache
-    return None
-
-
-def cached_revision(repo: str) -> str | None:
-    """The commit of the weights that are here, for a row that pins none; None where there are none."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cache = cache_of(repo, None)
-    config = try_to_load_from_cache(repo, "config.json", cache_dir=cache) if cache else None
-    return Path(config).parent.name if isinstance(config, str) else None
-
-
-def _caches() -> tuple[Path, Path]:
-    from huggingface_hub import constants
-
-    return home() / "hub", Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
-
-
-def _has_safetensors(snapshot: Path) -> bool:
-    """Whether all shards of a snapshot are there: those that its index names, or any one where it has no index."""
-    index = snapshot / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((snapshot / shard).is_file() for shard in shards)
-    return any(path.is_file() for path in snapshot.glob("*.safetensors"))
-
-
 def load_model(class_name: str, info: Info, repo: str, revision: str | None) -> Any:
     """A model of `transformers` from the cache: pinned revision, safetensors, float32, no code from the hub.
 
     Raises WeightsMissing where it is not there, ValueError where the file lacks a tensor (transformers would fill it
     at random and go on).
     """
-    cache = cache_of(repo, revision)
-    if cache is None:
+    if not is_cached(repo, revision):
         raise WeightsMissing(info.name, repo, revision)
-    import torch
-    import transformers
-
-    model, report = getattr(transformers, class_name).from_pretrained(
-        repo,
-        revision=revision,
-        cache_dir=cache,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    wrong = [key for key in report["missing_keys"] if not key.endswith(_UNUSED)] + list(report["mismatched_keys"])
-    if wrong:
-        raise ValueError(f"codec {info.name}: {repo} lacks {len(wrong)} tensors of {class_name}, such as {wrong[0]}")
-    return model
+    try:
+        return pretrained(class_name, repo, revision)
+    except ValueError as error:
+        raise ValueError(f"codec {info.name}: {error}") from error
 
 
 class Measures(NamedTuple):

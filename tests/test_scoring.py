@@ -1,0 +1,202 @@
+"""From what codecs made to scores: what each kind of metric is given, and how clips become one number."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from earmark.codecs import registry
+from earmark.data import cards
+from earmark.metrics import METRICS, MetricError
+from earmark.scoring import clips, measure, metric_names, whole
+from earmark.store.shards import Outcome
+from earmark.store.store import Store
+from earmark.tests.helpers import voice, write_dataset
+
+OWN = "earmark.tests.own_codecs"
+PAIRWISE = [name for name, metric in METRICS.items() if metric.kind == "pair" and not metric.heavy]
+ASKED = {"suite": "reconstruction", "preset": "paper", "device": "cpu"}
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Four clips of two speakers."""
+    wavs = {f"{pitch}.flac": voice(1.5, 16000, pitch) for pitch in (90, 120, 160, 220)}
+    monkeypatch.setenv("EARMARK_DATA", str(write_dataset(tmp_path / "d", wavs, dataset="d", domain="speech")))
+    return cards.load(cards.select(["d"])[0])
+
+
+@pytest.fixture
+def store(tmp_path):
+    torch.set_num_threads(1)
+    return Store(tmp_path / "store", "cpu", "run")
+
+
+def score(name, codec, dataset, store, **kwargs):
+    return measure(METRICS[name], registry.find(codec), dataset, store, **ASKED, **kwargs).score
+
+
+# -- the reference is never compared with itself ----------------------------------------------------------------------
+
+
+def test_no_metric_is_ever_given_the_reference_to_compare_with_itself(dataset, store, monkeypatch):
+    """Every metric of the suites, on a codec that changes the sound: two signals, of two memories, in this order."""
+    given = []
+
+    def spy(name, reference, estimate, rate):
+        given.append(name)
+        assert not np.shares_memory(reference, estimate)
+        assert not np.array_equal(reference, estimate)
+        assert (
+            np.square(reference).sum() > 3 * np.square(estimate).sum()
+        )  # the codec halves: the louder is the reference
+        return [1.0]
+
+    monkeypatch.setattr(clips, "compute", spy)
+    for name in PAIRWISE:
+        assert score(name, f"{OWN}:Half", dataset, store).n == 4
+    assert set(given) == {METRICS[name].base for name in PAIRWISE}
+
+
+def test_a_signal_compared_with_itself_is_an_error(dataset, store, monkeypatch):
+    monkeypatch.setattr(clips, "pair", lambda clip, sound, rate: (sound.arrays["wav"][0],) * 2 + (16000,))
+    with pytest.raises(AssertionError, match="compared with itself"):
+        score("mse", f"{OWN}:Half", dataset, store)
+
+
+# -- rates of a corpus ------------------------------------------------------------------------------------------------
+
+
+class Parrot:
+    """A recogniser that hears what it is told to, in turn."""
+
+    def __init__(self, texts):
+        self.texts = iter(texts)
+
+    def transcribe(self, wav):
+        return next(self.texts)
+
+
+@pytest.fixture
+def spoken(dataset, monkeypatch):
+    """The dataset with words: one clip of two, one of six; and a recogniser that hears (original, then estimate)."""
+    from dataclasses import replace
+
+    words = ["green tea", "we walked home through the rain"]
+    texts = zip(dataset.clips, words, strict=False)
+    some = tuple(replace(clip, fields=clip.fields | {"transcript": text}) for clip, text in texts)
+    parrot = Parrot([*words, "green green", "we walked home through the rain"])
+    monkeypatch.setattr(type(METRICS["wer_pocketsphinx"].model), "load", lambda _: parrot)
+    return replace(dataset, clips=some)
+
+
+def test_word_errors_are_of_the_corpus(spoken, store):
+    """One edit of eight words is 1/8, not the mean of 1/2 and 0."""
+    found = score("wer_pocketsphinx_increase", f"{OWN}:Half", spoken, store)
+    assert found.value == pytest.approx(1 / 8)
+    assert score("wer_pocketsphinx_original", f"{OWN}:Half", spoken, store).value == 0
+    assert score("wer_pocketsphinx", f"{OWN}:Half", spoken, store).value == pytest.approx(1 / 8)
+
+
+def test_the_recording_is_heard_once_for_all_codecs(spoken, store, monkeypatch):
+    score("wer_pocketsphinx_increase", f"{OWN}:Half", spoken, store)
+    monkeypatch.setattr(type(METRICS["wer_pocketsphinx"].model), "load", lambda _: Parrot(["x", "x"]))
+    assert score("wer_pocketsphinx_increase", f"{OWN}:Halver", spoken, store).value == 1.0  # 8 edits of 8
+
+
+def test_a_metric_without_any_answer_says_so(dataset, store, monkeypatch):
+    def refuses(name, reference, estimate, rate):
+        raise MetricError("no speech")
+
+    monkeypatch.setattr(clips, "compute", refuses)
+    found = measure(METRICS["mse"], registry.find(f"{OWN}:Half"), dataset, store, **ASKED)
+    assert (found.score.value, found.score.n, found.score.failed, found.score.no_answer) == (None, 0, 0, 4)
+    assert set(found.no_answer.values()) == {"no speech"}
+
+
+# -- what is measured on ----------------------------------------------------------------------------------------------
+
+
+def test_a_score_of_audio_that_a_metric_was_not_validated_for_says_so(dataset, store):
+    from dataclasses import replace
+
+    music = replace(dataset, card=dataset.card.model_copy(update={"domain": "music"}))
+    assert not score("stoi", "uniform-8bit", dataset, store).out_of_domain
+    assert score("stoi", "uniform-8bit", music, store).out_of_domain
+    assert not score("mse", "uniform-8bit", music, store).out_of_domain
+
+
+def test_exact_clips_are_not_in_n(dataset, store):
+    """Half of the clips come back exactly: the mean and n are of the others."""
+    found = measure(METRICS["si_sdr"], registry.find("identity"), dataset, store, **ASKED)
+    assert found.score.at_bound
+    assert found.score.n == 4
+
+
+def test_the_rate_is_part_of_a_score(dataset, store):
+    assert score("mse", "uniform-8bit", dataset, store).protocol == "at 16000 Hz"
+    assert score("mse_native", "uniform-8bit", dataset, store).protocol == "at the codec's rate"
+
+
+# -- all clips at once ------------------------------------------------------------------------------------------------
+
+
+def test_entropy_of_known_codes(dataset, store):
+    """Constant codes cost nothing; uniform ones as much as they declare, as far as so few tokens can tell."""
+    assert score("entropy_bitrate_kbps", "constant", dataset, store).value == 0
+    random = score("entropy_bitrate_kbps", "random-codes", dataset, store)
+    assert score("nominal_bitrate_kbps", "random-codes", dataset, store).value == 4.0  # 50 * 8 * 10 bits
+    assert 3.0 < random.value <= 4.0
+    assert random.n == 4
+
+
+def test_distance_of_distributions(dataset, store):
+    """Nothing lost is no distance; more lost is more."""
+    encoder = registry.find("logmel")
+    none, little, much = (
+        score("fad", codec, dataset, store, encoder=encoder) for codec in ("identity", "uniform-8bit", "constant")
+    )
+    assert none.metric == "fad_logmel"
+    assert none.value == pytest.approx(0, abs=1e-6)
+    assert none.value < little.value < much.value
+    assert any("windows" in note for note in much.notes)
+    assert much.backend.startswith("logmel-")
+    assert "fad_logmel" in metric_names()
+
+
+def test_a_clip_that_an_encoder_fails_on_is_named(dataset, store, monkeypatch):
+    def fails(store, encoder, sound, seed):
+        return Outcome(sound.clip, error="encoder failed")
+
+    monkeypatch.setattr(whole, "_embed", fails)
+    found = measure(METRICS["fad"], registry.find("identity"), dataset, store, **ASKED, encoder=registry.find("logmel"))
+    assert math.isnan(found.score.value or math.nan)
+    assert len(found.errors) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames", "windows"), [(0.01, 1, 1), (0.99, 99, 1), (1.0, 100, 1), (2.5, 250, 2), (3, 2, 2)]
+)
+def test_windows_of_a_second(seconds, frames, windows):
+    latents = np.arange(frames, dtype=np.float32)[None].repeat(3, 0)
+    found = whole._windows(latents, seconds)
+    assert found.shape == (windows, 3)
+    assert np.isfinite(found).all()
+    if windows == 1:
+        assert found[0, 0] == pytest.approx(latents[0].mean())
+
+
+def test_a_recording_without_an_answer_is_not_the_codecs_failure(tmp_path, monkeypatch, store):
+    """A click has no pitch, whoever codes it; speech that comes back without one is the codec's fault."""
+    click = np.zeros(24000, np.float32)
+    click[12000] = 0.9
+    wavs = {"click.flac": click, "speech.flac": voice(1.5, 16000, 120)}
+    monkeypatch.setenv("EARMARK_DATA", str(write_dataset(tmp_path / "e", wavs, dataset="e", domain="speech")))
+    both = cards.load(cards.select(["e"])[0])
+    found = measure(METRICS["f0_rmse"], registry.find("uniform-8bit"), both, store, **ASKED)
+    assert (found.score.n, found.score.failed, found.score.no_answer) == (1, 0, 1)
+    assert "no frame is voiced" in found.no_answer["click.flac"]
+    silent = measure(METRICS["f0_rmse"], registry.find(f"{OWN}:Silent"), both, store, **ASKED)
+    assert (silent.score.n, silent.score.failed, silent.score.no_answer) == (0, 1, 1)
+    assert set(silent.errors) == {"speech.flac"}
