@@ -15,3 +15,9 @@ def data_folder() -> Path | None:
     """The folder of a user's real recordings (EARMARK_DATA); None where it is not set."""
     folder = os.environ.get("EARMARK_DATA")
     return Path(folder).expanduser().resolve() if folder else None
+
+
+def weights_folders() -> tuple[Path, ...]:
+    """The folders in which plain files of weights are looked for: EARMARK_WEIGHTS where it is set, then home's own."""
+    own = os.environ.get("EARMARK_WEIGHTS")
+    return (*([Path(own).expanduser().resolve()] if own else []), home() / "weights")

@@ -7,8 +7,10 @@ codec; `load` does.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earmark.codecs.contract import Info, capabilities_of
 from earmark.names import nearest
+from earmark.paths import home, weights_folders
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -41,6 +44,48 @@ class Checkpoint(_Strict):
     revision: str | None = None
 
 
+class Weights(_Strict):
+    """Weights that are plain files. Their checksums make them part of what a stored result depends on.
+
+    folder  where they lie, within one of `paths.weights_folders`.
+    url     the folder that upstream publishes them in.
+    files   sha256 of each by name.
+    """
+
+    folder: str
+    url: str
+    files: dict[str, str] = Field(min_length=1)
+
+    @property
+    def command(self) -> str:
+        """The command that downloads them to where they are looked for."""
+        source = f"{self.url}/{{{','.join(self.files)}}}" if len(self.files) > 1 else f"{self.url}/{[*self.files][0]}"
+        target = home() / "weights" / self.folder
+        return shlex.join(["curl", "-fL", "--remote-name-all", "--create-dirs", "--output-dir", str(target), source])
+
+    def find(self) -> Path | None:
+        """The first folder that holds all of them, whatever is in them; None where there is none."""
+        folders = (folder / self.folder for folder in weights_folders())
+        return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
+
+    def verified(self) -> Path:
+        """The folder that holds them, each with its checksum.
+
+        Raises FileNotFoundError where they are not here, ValueError where a file is another one; both say what to run.
+        """
+        folder = self.find()
+        if folder is None:
+            raise FileNotFoundError(f"weights {self.folder} are not on this machine; run: {self.command}")
+        for name, expected in self.files.items():
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            if found != expected:
+                raise ValueError(
+                    f"{folder / name}: expected the file of sha256 {expected[:16]}..., this one has {found[:16]}...; "
+                    f"remove it and run: {self.command}"
+                )
+        return folder
+
+
 class Variant(_Strict):
     """What one codec of a family has of its own; merged over the row's keys."""
 
@@ -59,6 +104,7 @@ class Row(_Strict):
     info: dict[str, Any]
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    weights: Weights | None = None
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"]
@@ -74,6 +120,7 @@ class Entry(_Strict):
     title: str = ""
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    weights: Weights | None = None
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"] | None = None
@@ -133,6 +180,7 @@ def _entry(row: Row, name: str, variant: Variant) -> Entry:
         title=row.title,
         options=row.options | variant.options,
         checkpoint=checkpoint,
+        weights=row.weights,
         packages=row.packages,
         paper=row.paper,
         proved=row.proved,
@@ -202,12 +250,19 @@ def status(entry: Entry) -> Status:
         if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision):
             command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
             return Status(ready=False, reason="weights missing", command=command)
+    if entry.weights and entry.weights.find() is None:
+        return Status(ready=False, reason="weights missing", command=entry.weights.command)
     return Status(ready=True)
 
 
 def load(entry: Entry, device: str) -> Any:
-    """Build the adapter of a codec on a device ('cpu', 'cuda:0'). The first heavy import is here."""
+    """Build the adapter of a codec on a device ('cpu', 'cuda:0'). The first heavy import is here.
+
+    An adapter with a checkpoint is given `repo` and `revision`, one with files of weights their `folder`.
+    """
     options = dict(entry.options)
     if entry.checkpoint:
         options |= entry.checkpoint.model_dump()
+    if entry.weights:
+        options["folder"] = entry.weights.verified()
     return _import_adapter(entry.adapter)(entry.info, device, **options)

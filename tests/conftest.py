@@ -11,11 +11,12 @@ import pytest
 
 from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
 
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = ROOT.parent / "shared"
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach a model hub
-if SHARED.is_dir():
-    os.environ.setdefault("EARMARK_DATA", str(SHARED))
+for variable, folder in {"EARMARK_DATA": SHARED / "data", "EARMARK_WEIGHTS": SHARED / "weights"}.items():
+    if folder.is_dir():
+        os.environ.setdefault(variable, str(folder))
 
 
 @pytest.fixture
