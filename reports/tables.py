@@ -77,7 +77,11 @@ def terminal(scores: Sequence[Score]) -> str:
 
 
 def markdown(scores: Sequence[Score]) -> str:
-    """The same as a Markdown table."""
+    """The same as Markdown tables."""
+    return "\n".join(_markdown(block) for _, block in _blocks(scores))
+
+
+def _markdown(scores: Sequence[Score]) -> str:
     header, rows = _grid(scores)
     lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -44,9 +44,22 @@ def test_an_exact_clip_does_not_make_the_mean_infinite():
     assert _without_exact({"a": -math.inf, "b": 1.0}, METRICS["si_sdr"]) == ({"a": -math.inf, "b": 1.0}, [])
 
 
-def test_scores_of_other_clips_are_other_rows():
+def test_scores_of_other_clips_are_in_other_tables():
     text = tables.markdown([SCORE, replace(SCORE, dataset_fingerprint="other", value=0.5)])
-    assert len(text.splitlines()) == 4
+    first, second = text.split("\n\n")
+    assert "0.8 ±" in first
+    assert "0.5 ±" in second
+
+
+def test_metrics_that_do_not_fit_beside_each_other_are_in_other_tables():
+    many = [replace(SCORE, metric=f"metric{at}") for at in range(tables.COLUMNS + 1)]
+    first, second = tables.markdown(many).split("\n\n")
+    assert f"metric{tables.COLUMNS} " in second
+    assert f"metric{tables.COLUMNS} " not in first
+
+
+def test_a_score_outside_its_domain_is_marked():
+    assert tables.cell(replace(SCORE, out_of_domain=True)).endswith(tables.OUTSIDE)
 
 
 def test_the_newest_of_a_measurement_is_read(tmp_path):
