@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from earmark.contract import Result
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -67,6 +71,47 @@ def metrics() -> None:
             needed[command] = f"{needed.get(command, '')} {metric.name}".strip()
     Console().print(table)
     _say_commands(needed)
+
+
+@app.command()
+def check(
+    codec: Annotated[str, typer.Argument(help="a name of the catalogue, or package.module:Class")],
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1")] = "cpu",
+    only: Annotated[list[str] | None, typer.Option(help="a check, by name; repeat it")] = None,
+) -> None:
+    """Run the contract on one codec or encoder: lengths, padding, batches, tokens, edge cases, state, memory.
+
+    Example: earmark check my_pkg:MyCodec
+    """
+    from earmark.codecs import registry
+    from earmark.codecs.calls import CodecError
+    from earmark.contract import examine
+    from earmark.contract.verdict import subject_of
+
+    try:
+        subject = subject_of(codec, device)
+        status = registry.status(subject.entry)
+        if not status.ready:
+            raise _fail(f"{codec}: {status}")
+        subject.adapter()
+        results = [_said(result) for result in examine(subject, tuple(only or ()))]
+    except (LookupError, registry.CatalogueError, CodecError) as error:
+        raise _fail(error) from error
+    counts = Counter(result.verdict for result in results)
+    typer.echo(f"{codec}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+def _said(result: Result) -> Result:
+    """Print one answer of the contract as it comes: a line, and below it why, where it did not pass."""
+    colour = {"passed": "green", "failed": "red"}.get(result.verdict, "yellow")
+    measured = ", ".join(f"{name} {value:g}" for name, value in result.measured.items())
+    asks = f"{result.check.name}: {measured or result.check.asks}"
+    typer.echo(f"{typer.style(result.verdict, fg=colour)}  {asks}")
+    if result.message:
+        typer.echo("  " + result.message.replace("\n", "\n  "))
+    return result
 
 
 def _say_commands(needed: dict[str, str]) -> None:

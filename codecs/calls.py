@@ -24,6 +24,7 @@ def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: in
 
     A codec without a `reconstruct` of its own is encoded and decoded, and its tokens are counted at log2 V_k bits each.
     """
+    check_finite(info, wav, lengths)
     if hasattr(adapter, "reconstruct"):
         made = _guarded(info, "reconstruct", adapter.reconstruct, wav, lengths, seed)
         if not isinstance(made, tuple) or len(made) != 2:
@@ -40,6 +41,7 @@ def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: in
 
 def encode(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> Encoded:
     """The tokens of wav [B, C, L], checked against `Info`: dtype, K, and every code in [0, V_k) or -1."""
+    check_finite(info, wav, lengths)
     encoded = _guarded(info, "encode", adapter.encode, wav, lengths, seed)
     check_codes(info, encoded, len(wav))
     return encoded
@@ -54,6 +56,7 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
     """Latents [B, D, T] of one kind and the true frames [B], checked: float, finite, a frame count for each clip."""
     import torch
 
+    check_finite(info, wav, lengths)
     found, frames = _guarded(info, "latents", adapter.latents, wav, lengths, kind, seed)
     if not isinstance(found, torch.Tensor) or found.ndim != 3 or len(found) != len(wav) or frames.shape != (len(wav),):
         raise CodecError(
@@ -76,6 +79,17 @@ def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
     tokens = ((encoded.codes >= 0) & own).sum(dim=2).to("cpu", torch.float64)
     bits = tokens @ cost
     return bits if encoded.side_bits is None else bits + encoded.side_bits.to("cpu", torch.float64)
+
+
+def check_finite(info: Info, wav: Tensor, lengths: Tensor) -> None:
+    """Raise CodecError where a clip holds NaN or infinity: most networks would code it, and the codes look valid.
+
+    What lies beyond a clip's length is not looked at; it must not matter.
+    """
+    import torch
+
+    if not all(bool(torch.isfinite(clip[:, :length]).all()) for clip, length in zip(wav, lengths.tolist(), strict=True)):
+        raise CodecError(f"codec failed: {info.name}: given NaN or infinite samples, expected finite ones in [-1, 1]")
 
 
 def check_codes(info: Info, encoded: Encoded, batch: int) -> None:

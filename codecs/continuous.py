@@ -30,7 +30,8 @@ class Continuous(abc.ABC):
     model           a model already built, in its place.
 
     Frames are ceil(L / hop): a clip is padded with zeros to whole frames; a whole hop of samples comes back for each.
-    A batch goes through the network clip by clip, each on its true samples, so what it is batched with cannot matter.
+    A batch goes through the network clip by clip, each on its true samples. Both models here are causal, so padding and
+    stacking change no more than rounding (1e-5 of full scale, on random models); clip by clip they change nothing.
     """
 
     model_class: str

@@ -42,6 +42,7 @@ class Checkpoint(_Strict):
 
     repo: str
     revision: str | None = None
+    files: tuple[str, ...] = ()  # what must be here of it; by default config and safetensors
 
 
 class Weights(_Strict):
@@ -59,7 +60,7 @@ class Weights(_Strict):
     @property
     def command(self) -> str:
         """The command that downloads them to where they are looked for."""
-        source = f"{self.url}/{{{','.join(self.files)}}}" if len(self.files) > 1 else f"{self.url}/{[*self.files][0]}"
+        source = f"{self.url}/{{{','.join(self.files)}}}"  # curl itself reads the braces
         target = home() / "weights" / self.folder
         return shlex.join(["curl", "-fL", "--remote-name-all", "--create-dirs", "--output-dir", str(target), source])
 
@@ -108,6 +109,7 @@ class Row(_Strict):
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"]
+    known_failures: dict[str, str] = {}  # check of the contract -> why the published codec fails it, with a link
     variants: dict[str, Variant]
 
 
@@ -124,6 +126,7 @@ class Entry(_Strict):
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"] | None = None
+    known_failures: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -184,6 +187,7 @@ def _entry(row: Row, name: str, variant: Variant) -> Entry:
         packages=row.packages,
         paper=row.paper,
         proved=row.proved,
+        known_failures=row.known_failures,
     )
 
 
@@ -247,7 +251,7 @@ def status(entry: Entry) -> Status:
     if entry.checkpoint:
         from earmark.hub import fetch_command, is_cached
 
-        if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision):
+        if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision, entry.checkpoint.files):
             command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
             return Status(ready=False, reason="weights missing", command=command)
     if entry.weights and entry.weights.find() is None:
@@ -262,7 +266,7 @@ def load(entry: Entry, device: str) -> Any:
     """
     options = dict(entry.options)
     if entry.checkpoint:
-        options |= entry.checkpoint.model_dump()
+        options |= entry.checkpoint.model_dump(exclude={"files"})
     if entry.weights:
         options["folder"] = entry.weights.verified()
     return _import_adapter(entry.adapter)(entry.info, device, **options)

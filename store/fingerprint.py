@@ -44,7 +44,7 @@ def of_row(entry: Entry) -> str:
     classes = getattr(importlib.import_module(module), name).__mro__
     ours = {inspect.getfile(cls) for cls in classes if cls.__module__.startswith("earmark.")}
     sources = sorted(Path(file) for file in {*ours, str(calls.__file__), str(contract.__file__)})
-    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family"})
+    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures"})
     return digest(row, _snapshot(entry), _hash_files(sources), versions(entry), resampler())
 
 
@@ -96,7 +96,7 @@ def _snapshot(entry: Entry) -> str | None:
         return None
     from earmark.hub import cached_revision
 
-    return cached_revision(entry.checkpoint.repo)
+    return cached_revision(entry.checkpoint.repo, entry.checkpoint.files)
 
 
 def _sources(cls: type) -> list[Path]:

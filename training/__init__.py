@@ -1,0 +1,1 @@
+"""How our own codec was trained and measured. Nothing imports this."""

@@ -43,6 +43,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=60000)
     parser.add_argument("--decay", type=int, default=12000, help="last steps, over which the learning rate goes to 0")
+    parser.add_argument("--stop", type=int, help="end here all the same, as a kill would: what a shorter run was")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frames", type=int, default=50, help="of a crop; 50 are a second")
     parser.add_argument("--seed", type=int, default=0)
@@ -54,7 +55,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--free", type=int, default=FREE, help="first steps without the quantiser")
     parser.add_argument("--weights", type=json.loads, default={}, help='other loss weights: {"complex": 1}')
     parser.add_argument("--compile", action="store_true", help="compile encoder and decoder: twice as fast on a CPU")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.save % args.every:
+        parser.error("--save must be a multiple of --every, or a resumed run would log means of fewer steps")
+    return args
 
 
 class Training:
@@ -163,11 +167,11 @@ class Log:
     """log.jsonl: means over `every` steps, on the screen too. What came after the checkpoint is forgotten."""
 
     def __init__(self, path: Path, step: int) -> None:
-        self.path, self.rows, self.start = path, [], time.monotonic()
+        self.path, self.start = path, time.monotonic()
+        self.rows: list[dict[str, float]] = []
         old = path.read_text().splitlines() if path.exists() else []
-        path.write_text("".join(f"{line}\n" for line in old if line and json.loads(line)["step"] <= step))
-
-    rows: list[dict[str, float]]
+        whole = [line for line in old if line.endswith("}")]  # a kill may have cut the last one
+        path.write_text("".join(f"{line}\n" for line in whole if json.loads(line)["step"] <= step))
 
     def add(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -187,18 +191,19 @@ class Log:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train until `--steps`."""
+    """Train until `--steps`, or `--stop`."""
     args = arguments(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     training = Training(args)
     if (args.out / "checkpoint.pt").exists():
         training.load(args.out / "checkpoint.pt")
     log = Log(args.out / "log.jsonl", training.step)
-    while training.step < args.steps:
+    last = min(args.steps, args.stop or args.steps)
+    while training.step < last:
         log.add(training.one_step())
         if training.step % args.every == 0:
             log.flush(training)
-        if training.step % args.save == 0 or training.step == args.steps:
+        if training.step % args.save == 0 or training.step == last:
             save(training, args.out)
         if args.watch and training.step % args.watch == 0:
             log.write(watch.scores(training.average), training.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -29,7 +30,7 @@ def decoded(network: Network, clip: np.ndarray, books: int) -> np.ndarray:
 
 def scores(network: Network) -> dict[str, float]:
     """Mean STOI, ESTOI and PESQ-wb with 8 and 2 codebooks."""
-    network = network.to("cpu")
+    network = copy.deepcopy(network).to("cpu")
     found: dict[str, float] = {}
     for books in (8, 2):
         rows = [_row(clip, decoded(network, clip, books)) for clip in clips()]

@@ -1,0 +1,1 @@
+"""`tiny`: a small neural codec trained for this project, weights included. Importing this imports no torch."""
