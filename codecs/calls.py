@@ -88,7 +88,8 @@ def check_finite(info: Info, wav: Tensor, lengths: Tensor) -> None:
     """
     import torch
 
-    if not all(bool(torch.isfinite(clip[:, :length]).all()) for clip, length in zip(wav, lengths.tolist(), strict=True)):
+    clips = zip(wav, lengths.tolist(), strict=True)
+    if not all(bool(torch.isfinite(clip[:, :length]).all()) for clip, length in clips):
         raise CodecError(f"codec failed: {info.name}: given NaN or infinite samples, expected finite ones in [-1, 1]")
 
 
