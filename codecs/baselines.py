@@ -12,6 +12,7 @@ alone, over its own samples: neither batch nor padding can change it.
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import math
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from earmark.codecs.contract import Info
 
 
-class _Frames:
+class _Frames(abc.ABC):
     """An encoder that is a function of one clip: subclasses have `of_clip`."""
 
     def __init__(self, info: Info, device: str) -> None:
@@ -42,9 +43,9 @@ class _Frames:
         """How many hops are started by a clip [L]."""
         return -(-len(clip) // self.hop)
 
+    @abc.abstractmethod
     def of_clip(self, clip: Tensor, seed: int) -> Tensor:
         """Latents [D, T] of one clip [L]."""
-        raise NotImplementedError
 
 
 class LogMel(_Frames):

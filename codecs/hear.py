@@ -22,6 +22,7 @@ many frames a clip has, and how short it may be, is the encoder's own law; what 
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import importlib
 import inspect
@@ -38,7 +39,7 @@ KINDS = ("unquantized",)
 TOLERANCE = 0.02  # of a frame rate: timestamps are rounded to milliseconds, hops to samples
 
 
-class _Loaded:
+class _Loaded(abc.ABC):
     """An encoder of somebody's module. Subclasses say `build` and `of_clip`.
 
     target   what is loaded: "package.module", or "package.module:Class".
@@ -76,17 +77,17 @@ class _Loaded:
             self.model.to(device).eval().requires_grad_(False)
         self.agree()
 
+    @abc.abstractmethod
     def build(self, module: Any) -> Any:
         """The model out of its module."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def agree(self) -> None:
         """Raise ValueError where the model is not what `info` says."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def of_clip(self, clip: Tensor) -> Tensor:
         """Latents [T, D] of one clip [1, L]."""
-        raise NotImplementedError
 
     def latents(self, wav: Tensor, lengths: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
         """Latents [B, D, T] of wav [B, 1, L], zero beyond each clip's frames [B]. The seed does nothing."""

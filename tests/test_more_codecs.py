@@ -107,13 +107,7 @@ discrete = pytest.mark.parametrize("name", DISCRETE)
 continuous = pytest.mark.parametrize("name", CONTINUOUS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @functools.cache

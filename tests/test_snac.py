@@ -33,13 +33,7 @@ HOP = {"24k": 512, "44k": 384}
 both = pytest.mark.parametrize("name", CONFIGS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @functools.cache

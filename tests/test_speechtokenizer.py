@@ -25,13 +25,7 @@ PUBLISHED = {
 THIN = PUBLISHED | {"n_filters": 4, "dimension": 32, "semantic_dimension": 24, "codebook_size": 64, "n_q": 4}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 def model_of():

@@ -105,13 +105,7 @@ every_codec = pytest.mark.parametrize("name", THIN)
 CHUNK, STRIDE = 48000, 47520  # EnCodec 48 kHz: 1 s, every 0.99 s
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @functools.cache
