@@ -30,6 +30,7 @@ RATE = {"speech": 16_000, "audio": 48_000}
 # A window of 80 ms, and one more each 20 ms: the speech mode looks at 20 frames after the first 9, the audio mode at 30
 # after the first 15.
 LEAST_SAMPLES = {"speech": 1_280 + 28 * 320, "audio": 3_840 + 44 * 960}
+LONGEST_S = 60.0  # it holds all patches against all: 3.4 GB for a minute, and minutes of time beyond
 INSTALL = "pip install 'visqol-python[accel,lattice]'"
 
 _ALONE = threading.Lock()  # numba ends a process of which two threads enter its parallel code; TFLite shares nothing
@@ -43,7 +44,8 @@ def visqol_speech(reference: Array, estimate: Array) -> np.ndarray:
     reference counts, because quiet parts are cut off at an absolute floor and the network looks at the energy.
     For the same reason a perfect match has no score of its own: it lies between 3.9 and 4.8, by clip. Of very poor
     sound the order is lost: from an SNR of about 10 dB of white noise down it is 1 or a few tenths more.
-    Raises MetricError for less than 0.64 s or a silent estimate, ModuleNotFoundError where the lattice is missing.
+    Raises MetricError for less than 0.64 s, more than 60 s, or a silent estimate; ModuleNotFoundError where
+    the lattice is missing.
     Source: Chinen et al., ViSQOL v3, QoMEX 2020; in the library `visqol-python`.
     """
     return _scores("speech", reference, estimate)
@@ -55,7 +57,7 @@ def visqol_audio(reference: Array, estimate: Array) -> np.ndarray:
     reference, estimate: float [..., L] at 48 kHz. Returns float64 [...]. Shifts and levels as in `visqol_speech`. A
     perfect match is a constant, the model's value where all bands are alike. Of very poor sound the order is lost:
     from an SNR of about 10 dB of white noise down it wanders between 2 and 3, and unrelated noise scores 2.8.
-    Raises MetricError for less than 0.96 s or a silent estimate.
+    Raises MetricError for less than 0.96 s, more than 60 s, or a silent estimate.
     Source: Chinen et al., ViSQOL v3, QoMEX 2020; in the library `visqol-python`.
     """
     return _scores("audio", reference, estimate)
@@ -82,7 +84,11 @@ def _scores(mode: Mode, reference: Array, estimate: Array) -> np.ndarray:
 
 
 def _check_length(mode: Mode, samples: int) -> None:
-    least = LEAST_SAMPLES[mode]
+    least, seconds = LEAST_SAMPLES[mode], samples / RATE[mode]
+    if seconds > LONGEST_S:
+        raise MetricError(
+            f"ViSQOL: {seconds:.0f} s are longer than the {LONGEST_S:.0f} s that it is given; cut the clip"
+        )
     if samples < least:
         raise MetricError(f"ViSQOL: {samples} samples are too short; {mode} takes {least / RATE[mode]:.2f} s or more")
 

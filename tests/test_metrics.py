@@ -675,7 +675,7 @@ def test_mel_distances_agree_with_their_definition(name, slow, rate, seconds):
 )
 def test_mel_distances_agree_with_their_definition_on_recordings(name, slow, fifty):
     for reference, estimate in fifty:
-        reference, estimate = reference[: RATE // 4], estimate[: RATE // 4]
+        reference, estimate = reference[: RATE // 8], estimate[: RATE // 8]  # the slow definition takes its time
         value = compute(name, reference[None], estimate[None], RATE)[0]
         # spectrograms in float32: 1.5e-6 measured where a recording is quiet
         assert value == pytest.approx(slow(reference, estimate, RATE), rel=1e-5)

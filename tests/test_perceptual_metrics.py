@@ -404,3 +404,10 @@ def test_utmos_without_weights_says_how_to_get_them(upstream):
 def test_a_metric_whose_library_is_not_here_says_what_to_install():
     for name, distribution in (("utmos", "utmos-pytorch"), ("srmr", "gammatone"), ("dnsmos_ovrl", "speechmos")):
         assert METRICS[name].missing() in (None, f"pip install {distribution}")
+
+
+@pytest.mark.parametrize(("name", "rate"), [("visqol_speech", 16_000), ("visqol_audio", 48_000)])
+def test_visqol_refuses_what_it_cannot_hold(name, rate):
+    wav = np.full((1, 61 * rate), 0.1)
+    with pytest.raises(MetricError, match="ViSQOL: 61 s are longer than the 60 s that it is given; cut the clip"):
+        function(name)(wav, wav)
