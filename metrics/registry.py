@@ -6,7 +6,7 @@ Importing this costs neither torch nor scipy: a row names its function, which is
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
@@ -197,7 +197,12 @@ def _installed(distribution: str) -> str:
 
 def _distribution(package: str) -> str:
     """The name by which pip knows a package that is imported as this."""
-    return packages_distributions().get(package, [package])[0]
+    return _distributions().get(package, [package])[0]
+
+
+@functools.cache  # looking through all that is installed takes a third of a second
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 @functools.cache
