@@ -404,15 +404,18 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture
 def scores(request: pytest.FixtureRequest, store: Store, record_property: Callable) -> Callable[..., Score]:
-    """`scores(metric, codec, dataset)`: measure, record the score everywhere, and return it."""
+    """`scores(metric, codec, dataset)`: measure, record the score everywhere, and return it.
+
+    What a suite's own procedure found is handed over: `scores(metric, codec, dataset, found=..., variant=...)`.
+    """
     from earmark.scoring import measure
 
     run, suite = _run(request.config), request.node.module.__name__.rpartition(".")[2].removeprefix("test_")
 
-    def score(name: str, codec: Entry, dataset: Dataset, encoder: Entry | None = None) -> Score:
+    def score(name: str, codec: Entry, dataset: Dataset, **of: Any) -> Score:
         metric, preset = metric_registry.find(name), run.plan.preset
-        asked = {"suite": suite, "preset": preset, "device": run.device_name, "encoder": encoder}
-        measured = measure(metric, codec, run.dataset_for(metric, dataset), store, **asked)
+        used = dataset if "found" in of else run.dataset_for(metric, dataset)
+        measured = measure(metric, codec, used, store, suite=suite, preset=preset, device=run.device_name, **of)
         _record(request.node, measured, record_property)
         return measured.score
 
@@ -467,7 +470,7 @@ def _verdict(judge: Thresholds, score: Score, measured: list[dict[str, Any]]) ->
 def _judge(config: pytest.Config) -> Thresholds:
     """The thresholds of the run, read once, every name in them checked."""
     if _JUDGE not in config.stash:
-        from earmark.scoring import metric_names
+        from earmark.scoring import metric_names, metric_variants
 
         plan = _run(config).plan
         suites = [path.stem.removeprefix("test_") for path in (Path(__file__).parent / "suites").glob("test_*.py")]
@@ -476,6 +479,7 @@ def _judge(config: pytest.Config) -> Thresholds:
             suites=suites,
             datasets=[*cards.cards(), *(card.name for card in plan.cards)],
             metrics=metric_names(entry.name for entry in plan.encoders),
+            variants=metric_variants(),
         )
         try:
             config.stash[_JUDGE] = thresholds_file.load(config.option.thresholds, names)

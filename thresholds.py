@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ class Names:
     suites: Collection[str]
     datasets: Collection[str]
     metrics: Collection[str]
+    variants: Collection[str] = ()  # regular expressions of further names of metrics
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,8 @@ class _Reader:
         if self.names is None:
             return
         known = getattr(self.names, f"{kind}s")
+        if kind == "metric" and any(re.fullmatch(variant, str(name)) for variant in self.names.variants):
+            return
         if not fnmatch.filter(known, str(name)):
             self.fail(at, f"unknown {kind} {name!r}{nearest(str(name), known)}")
 

@@ -36,7 +36,8 @@ _HERE = Path(__file__).parent
 #   codes       the codes of every clip, and the codec's Info
 #   info        the codec's Info
 #   embedding   the embeddings of all references and of all estimates, [N, D]
-Kind = Literal["pair", "estimate", "transcript", "bits", "codes", "info", "embedding"]
+#   procedure   what a suite's own procedure found (a sweep, a trained model); such a row has no function
+Kind = Literal["pair", "estimate", "transcript", "bits", "codes", "info", "embedding", "procedure"]
 Of = Literal["estimate", "original", "increase"]
 
 
@@ -98,11 +99,12 @@ class Metric(_Strict):
     function is told the sample rate. symmetric: swapping the pair changes nothing. aligned: the codec's delay is
     removed first. native: a twin at the codec's own rate, for codecs of 32 kHz and more. heavy: takes so long that
     the quick preset gives it fewer clips. needs: what not every installation has. of: what is measured: the estimate,
-    the original alone, or the increase from one to the other.
+    the original alone, or the increase from one to the other. variants: of a procedure, a regular expression of what
+    the names of its scores add to the row's.
     """
 
     name: str
-    function: str
+    function: str = ""
     unit: str
     higher_is_better: bool
     best: float | None
@@ -119,6 +121,7 @@ class Metric(_Strict):
     needs: Needs = Needs()
     model: Backend | None = None
     of: Of = "estimate"
+    variants: str = ""
 
     @property
     def backend(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,22 +67,28 @@ def measure(
     preset: str,
     device: str,
     encoder: Entry | None = None,
+    found: Found | None = None,
+    variant: str = "",
+    protocol: str = "",
     seed: int = 0,
 ) -> Measured:
     """Score a codec on a dataset by one metric. A clip that fails is counted, named and in no mean.
 
     encoder: by whose embeddings distributions are compared; its name is then part of the metric's.
+    found: what the procedure of a suite found, for metrics of that kind; `variant` of the procedure is then part of the
+    metric's name, and `protocol` says how it was done.
     """
     started, groups = time.perf_counter(), {clip.id: clip.group for clip in dataset.clips}
-    if metric.kind in whole.KINDS:
+    if found is None and metric.kind in whole.KINDS:
         found = whole.statistic(metric, entry, dataset, store, encoder, seed)
-    else:
+    elif found is None:
         found = _of_clips(metric, entry, dataset, store, groups, seed)
+    variant = encoder.name if encoder else variant
     score = Score(
         codec=entry.name,
         suite=suite,
         dataset=dataset.name,
-        metric=f"{metric.name}_{encoder.name}" if encoder else metric.name,
+        metric=f"{metric.name}_{variant}" if variant else metric.name,
         value=finite(found.value),
         unit=metric.unit,
         higher_is_better=metric.higher_is_better,
@@ -94,7 +101,7 @@ def measure(
         at_bound=found.value == _perfect(metric),
         out_of_domain=dataset.domain not in metric.domains,
         backend=f"{encoder.name}-{store.fingerprint(encoder)}" if encoder else metric.backend,
-        protocol=_protocol(metric),
+        protocol=protocol or _protocol(metric),
         preset=preset,
         limit=dataset.limit,
         seed=seed,
@@ -154,7 +161,7 @@ def _without_exact(values: dict[str, float], metric: Metric) -> tuple[dict[str, 
 
 def _protocol(metric: Metric) -> str:
     """The rate that a metric was evaluated at is part of its score: the papers differ in it."""
-    if metric.kind in ("bits", "codes", "info", "embedding"):
+    if metric.kind in ("bits", "codes", "info", "embedding", "procedure"):
         return ""
     return "at the codec's rate" if metric.rate is None else f"at {metric.rate} Hz"
 
@@ -167,6 +174,11 @@ def metric_names(encoders: Iterable[str] = ()) -> list[str]:
     return [name for name in METRICS if name not in embedding] + of_encoders
 
 
+def metric_variants() -> list[str]:
+    """Regular expressions of the names that scores of procedures can have beside the rows' own."""
+    return [f"{re.escape(name)}_({metric.variants})" for name, metric in METRICS.items() if metric.variants]
+
+
 def in_order(scores: Iterable[Score]) -> list[Score]:
     """Scores in the order of catalogue and registry, whichever worker was first; own codecs last."""
     codecs = {name: place for place, name in enumerate(catalogue())}
@@ -174,7 +186,8 @@ def in_order(scores: Iterable[Score]) -> list[Score]:
     last = len(codecs)
 
     def place(score: Score) -> tuple:
-        family = score.metric if score.metric in metrics else score.metric.partition("_")[0]  # fad_logmel: a fad
-        return codecs.get(score.codec, last), score.codec, metrics.get(family, len(metrics)), score.metric
+        rows = (name for name in metrics if f"{score.metric}_".startswith(f"{name}_"))  # fad_logmel: a fad
+        row = max(rows, key=len, default="")
+        return codecs.get(score.codec, last), score.codec, metrics.get(row, len(metrics)), score.metric
 
     return sorted(scores, key=place)

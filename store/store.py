@@ -128,6 +128,24 @@ class Store:
                 self.notify("read", len(part), job.entry.name)
             yield from (found[clip.sha256] for clip in part)
 
+    def whole(self, job: Job, make: Callable[[], Outcome]) -> Outcome:
+        """What is made of a whole dataset at once and takes long, such as a trained model's scores: made once.
+
+        `job.version` must hold all that the result depends on beside the codec: the dataset's fingerprint, the sources
+        and settings of the procedure. `make` is called with the lock held, so it must not wait for shards: read what it
+        needs first. It should call `beat` now and then, or the watchdog takes it for hung. An error that it raises is
+        not kept.
+        """
+        path = self.folder(job) / "whole.safetensors"
+        while (shard := shards.read(path)) is None:
+            with _lock(path) as held:
+                if held and shards.peek(path) is None:
+                    shards.write(path, Shard((make(),), self.run))
+            if not held:
+                self.beat(f"waiting for another worker at {job.maker}")
+                time.sleep(_WAIT_S)
+        return shard.outcomes[0]
+
     def missing(self, job: Job, clips: Sequence[Clip]) -> Slices:
         """The shards of a job that are still to be made."""
         return {path: part for path, part in self.slices(job, clips).items() if self._lacking(path, part)}

@@ -21,9 +21,11 @@ ALLOWED = {
     "data": set(),
     "reports": set(),
     "metrics": {"data.audio"},
-    "scoring": {"codecs", "data", "metrics", "reports", "store"},
+    "lm": {"metrics"},
+    "probes": {"metrics"},
+    "scoring": {"codecs", "data", "lm", "metrics", "probes", "reports", "store"},
     "store": {"codecs", "data"},
-    "suites": {"codecs", "contract", "data", "metrics", "reports", "scoring", "store"},
+    "suites": {"codecs", "contract", "data", "lm", "metrics", "probes", "reports", "scoring", "store"},
 }
 BASE = {"paths", "names", "hub", "__version__"}  # the root modules that every part of the house may import
 LIGHT = ("torch", "torchaudio", "transformers", "scipy", "matplotlib", "pyarrow", "pandas")

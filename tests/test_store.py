@@ -12,7 +12,7 @@ from earmark.codecs import registry
 from earmark.data import cards
 from earmark.data.manifest import SHARD_CLIPS
 from earmark.store import fingerprint, shards
-from earmark.store.jobs import latents_job, sound_job, tokens_job
+from earmark.store.jobs import Job, latents_job, sound_job, tokens_job
 from earmark.store.shards import Outcome, Shard
 from earmark.store.store import Store
 from earmark.tests import own_codecs
@@ -249,3 +249,46 @@ def test_a_codec_without_a_fingerprint_keeps_results_for_one_run_only(dataset, m
 
 def test_rows_are_told_apart_by_their_options():
     assert fingerprint.of_row(registry.find("opus-6")) != fingerprint.of_row(registry.find("opus-12"))
+
+
+def whole_job(version="dataset-1"):
+    return Job("earmark.store.jobs:tokens", halver(), detail="trained", version=version)
+
+
+def test_what_is_made_of_a_whole_dataset_is_made_once(make):
+    made = []
+
+    def train():
+        made.append(1)
+        return Outcome("all", {"loss": 0.5}, {"curve": np.arange(3.0)})
+
+    first, again = (make(run).whole(whole_job(), train) for run in ("run1", "run2"))
+    assert (first.facts, first.arrays["curve"].tolist(), len(made)) == (again.facts, [0.0, 1.0, 2.0], 1)
+    make().whole(whole_job("dataset-2"), train)
+    assert len(made) == 2
+
+
+def test_two_workers_at_one_whole_dataset_make_it_once(make):
+    made, inside = [], threading.Event()
+
+    def train():
+        inside.wait(5)
+        made.append(1)
+        return Outcome("all", {"loss": 0.5})
+
+    workers = [threading.Thread(target=lambda: make().whole(whole_job(), train)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    inside.set()
+    for worker in workers:
+        worker.join(10)
+    assert len(made) == 1
+
+
+def test_an_error_in_a_whole_dataset_is_raised_and_not_kept(make):
+    def diverge():
+        raise RuntimeError("the loss is not finite")
+
+    with pytest.raises(RuntimeError, match="not finite"):
+        make().whole(whole_job(), diverge)
+    assert make().whole(whole_job(), lambda: Outcome("all", {"loss": 1.0})).facts == {"loss": 1.0}
