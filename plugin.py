@@ -19,6 +19,7 @@ import pytest
 
 from earmark import paths, progress, summary
 from earmark import thresholds as thresholds_file
+from earmark.baseline import BaselineGate
 from earmark.codecs import registry
 from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry, Status
@@ -94,6 +95,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
     group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
+    group.addoption(
+        "--baseline", type=Path, metavar="DIR", help="the --reports of an earlier run: fail what got worse since"
+    )
     group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
     group.addoption("--reports", type=Path, default=Path("reports/out"), metavar="DIR", help="where scores are written")
 
@@ -123,7 +127,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     run = _run(config)
     if not hasattr(config, "workerinput"):
-        _judge(config)
+        judge = _judge(config)
+        if config.option.baseline:
+            gate = BaselineGate(config.option.baseline, run, judge, Path(config.option.allure_report_dir))
+            config.pluginmanager.register(gate, "earmark-baseline")
         from earmark.reports.allure import clean
 
         _CONTROLLER.append(config)
@@ -298,7 +305,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
     config, worker = report.node.config, report.node.gateway.id
     if _MONITOR not in config.stash:
         return
-    from earmark.reports.allure.crash import write_crash
+    from earmark.reports.allure.written import write_result
 
     monitor = config.stash[_MONITOR]
     last, trace = monitor.last(worker), monitor.trace(worker)
@@ -306,7 +313,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
     message = f"infrastructure fault: worker {worker} crashed while running {crashitem}: {reason}"
     report.longrepr = "\n".join(part for part in (message, trace) if part)
     params = last["params"] if last.get("test") == crashitem else {}
-    write_crash(Path(config.option.allure_report_dir), crashitem, params, message, trace)
+    write_result(Path(config.option.allure_report_dir), crashitem, params, "broken", message, trace)
 
 
 # -- collection: codecs x datasets ------------------------------------------------------------------------------------
