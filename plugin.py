@@ -360,10 +360,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A question that no codec or no dataset of this run is for is left out, rather than skipped by pytest."""
     if _RUN not in config.stash:
         return
+    _without_speed(config, items)
     empty = [item for item in items if "NOTSET" in getattr(getattr(item, "callspec", None), "id", "")]
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
+
+
+def _without_speed(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Beside other workers nothing can be timed (pytest-benchmark switches itself off): those tests are left out."""
+    if _alone(config):
+        return
+    timed = [item for item in items if item.path.stem == "test_speed"]
+    if timed:
+        config.hook.pytest_deselected(items=timed)
+        items[:] = [item for item in items if item not in timed]
+
+
+def _alone(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput") and not config.pluginmanager.hasplugin("dsession")
 
 
 # -- fixtures ---------------------------------------------------------------------------------------------------------
@@ -484,7 +499,7 @@ def _judge(config: pytest.Config) -> Thresholds:
         names = thresholds_file.Names(
             codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
             suites=suites,
-            datasets=[*cards.cards(), *(card.name for card in plan.cards)],
+            datasets=[*cards.cards(), *(card.name for card in plan.cards), "synthetic"],
             metrics=metric_names(entry.name for entry in plan.encoders),
             variants=metric_variants(),
         )
@@ -594,6 +609,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"earmark: device {run.device}, preset {run.plan.preset}, store {paths.home() / 'store'}",
         f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
         f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
+        *([] if _alone(config) else ["speed: not measured beside other workers; pytest suites/test_speed.py -n 0"]),
     ]
 
 
