@@ -26,8 +26,8 @@ KINDS = ("unquantized", "quantized", "codebook:0")
 class WeightsMissing(RuntimeError):  # noqa: N818 (a state of the machine, as in `Status.reason`)
     """A codec's weights are not on this machine; the message has the one command that gets them."""
 
-    def __init__(self, name: str, repo: str, revision: str | None) -> None:
-        super().__init__(f"codec {name}: weights of {repo} missing; run: {fetch_command(repo, revision)}")
+    def __init__(self, name: str, repo: str, revision: str | None, files: tuple[str, ...] = ()) -> None:
+        super().__init__(f"codec {name}: weights of {repo} missing; run: {fetch_command(repo, revision, files)}")
 
 
 def load_model(class_name: str, info: Info, repo: str, revision: str | None) -> Any:

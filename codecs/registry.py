@@ -18,6 +18,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from earmark import hub
+from earmark.codecs.checkout import Checkout
 from earmark.codecs.contract import Info, capabilities_of
 from earmark.names import nearest
 from earmark.paths import home, weights_folders
@@ -105,7 +107,9 @@ class Row(_Strict):
     info: dict[str, Any]
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    base: Checkpoint | None = None  # another model on the hub that it is built on
     weights: Weights | None = None
+    checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"]
@@ -122,7 +126,9 @@ class Entry(_Strict):
     title: str = ""
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    base: Checkpoint | None = None
     weights: Weights | None = None
+    checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"] | None = None
@@ -131,6 +137,11 @@ class Entry(_Strict):
     @property
     def name(self) -> str:
         return self.info.name
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """What it needs of the hub, its own weights first."""
+        return tuple(checkpoint for checkpoint in (self.checkpoint, self.base) if checkpoint)
 
     @property
     def own(self) -> bool:
@@ -183,7 +194,9 @@ def _entry(row: Row, name: str, variant: Variant) -> Entry:
         title=row.title,
         options=row.options | variant.options,
         checkpoint=checkpoint,
+        base=row.base,
         weights=row.weights,
+        checkout=row.checkout,
         packages=row.packages,
         paper=row.paper,
         proved=row.proved,
@@ -244,16 +257,16 @@ def reconstructs_itself(entry: Entry) -> bool:
 
 
 def status(entry: Entry) -> Status:
-    """Whether a codec's packages and weights are here. Imports neither."""
+    """Whether a codec's packages, its checkout and its weights are here. Imports none of them."""
     missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
     if missing:
         return Status(ready=False, reason="package missing", command=f"pip install {' '.join(missing)}")
-    if entry.checkpoint:
-        from earmark.hub import fetch_command, is_cached
-
-        if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision, entry.checkpoint.files):
-            command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
-            return Status(ready=False, reason="weights missing", command=command)
+    if entry.checkout and entry.checkout.find() is None:
+        return Status(ready=False, reason="package missing", command=entry.checkout.command)
+    for checkpoint in entry.checkpoints:
+        wanted = checkpoint.repo, checkpoint.revision, checkpoint.files
+        if not hub.is_cached(*wanted):
+            return Status(ready=False, reason="weights missing", command=hub.fetch_command(*wanted))
     if entry.weights and entry.weights.find() is None:
         return Status(ready=False, reason="weights missing", command=entry.weights.command)
     return Status(ready=True)
@@ -262,11 +275,13 @@ def status(entry: Entry) -> Status:
 def load(entry: Entry, device: str) -> Any:
     """Build the adapter of a codec on a device ('cpu', 'cuda:0'). The first heavy import is here.
 
-    An adapter with a checkpoint is given `repo` and `revision`, one with files of weights their `folder`.
+    An adapter with a checkpoint is given `repo` and `revision`, one with files of weights their `folder`, one with a
+    base or a checkout its `base` or `checkout`.
     """
     options = dict(entry.options)
     if entry.checkpoint:
         options |= entry.checkpoint.model_dump(exclude={"files"})
+    options |= {name: value for name in ("base", "checkout") if (value := getattr(entry, name))}
     if entry.weights:
         options["folder"] = entry.weights.verified()
     return _import_adapter(entry.adapter)(entry.info, device, **options)

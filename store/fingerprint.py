@@ -41,7 +41,10 @@ def of_row(entry: Entry) -> str:
     """
     sources = _ours(entry.adapter.partition(":")[0], "earmark.codecs.calls")
     row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures"})
-    return digest(row, _snapshot(entry), _hash_files(sources), versions(entry), resampler())
+    parts = [row, _snapshot(entry), _hash_files(sources), versions(entry), resampler()]
+    if entry.checkout:
+        parts.append(entry.checkout.source())
+    return digest(*parts)
 
 
 @functools.cache
@@ -90,12 +93,11 @@ def _version(distribution: str) -> str:
 
 
 def _snapshot(entry: Entry) -> str | None:
-    """The commit of the weights that are really here, for a row that pins none."""
-    if entry.checkpoint is None or entry.checkpoint.revision:
-        return None
+    """The commits of the weights that are really here, for a row that pins none; None where there is nothing to say."""
     from earmark.hub import cached_revision
 
-    return cached_revision(entry.checkpoint.repo, entry.checkpoint.files)
+    found = [cached_revision(each.repo, each.files) for each in entry.checkpoints if not each.revision]
+    return " ".join(map(str, found)) or None
 
 
 def _ours(*modules: str) -> list[Path]:
