@@ -44,10 +44,12 @@ def of_row(entry: Entry) -> str:
     classes = getattr(importlib.import_module(module), name).__mro__
     ours = {inspect.getfile(cls) for cls in classes if cls.__module__.startswith("earmark.")}
     sources = sorted(Path(file) for file in {*ours, str(calls.__file__), str(contract.__file__)})
-    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures"})
+    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures", "install"})
     parts = [row, _snapshot(entry), _hash_files(sources), versions(entry), resampler()]
     if entry.checkout:
         parts.append(entry.checkout.source())
+    if entry.weights and (stamps := entry.weights.stamps()):
+        parts.append(stamps)
     return digest(*parts)
 
 
