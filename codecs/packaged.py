@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import importlib.util
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +51,16 @@ def tensors_of(info: Info, repo: str, revision: str | None, prefix: str) -> dict
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (it is no dict)
             found |= {name.removeprefix(prefix): file.get_tensor(name).float() for name in names}
     return found
+
+
+def tensors_alone(path: Path) -> dict[str, Any]:
+    """What a pickled checkpoint holds. Raises ValueError where that is more than tensors and plain values."""
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, and unpickling runs what a file says: {error}") from error
 
 
 def without_init(package: str) -> None:
