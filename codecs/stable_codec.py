@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import json
+import warnings
 from typing import Any
 
 import torch
@@ -121,10 +122,12 @@ def build(config: dict[str, Any]) -> Any:
     without_init(PACKAGE)
     for module in UNUSED:
         stand_in(module)
-    importlib.import_module(f"{PACKAGE}.models.transformer").flash_attn_func = windowed
-    factory = importlib.import_module(f"{PACKAGE}.models.factory")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that flash-attn is not there
-        model = factory.create_model_from_config(config)
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(f"{PACKAGE}.models.transformer").__dict__["flash_attn_func"] = windowed
+        factory = importlib.import_module(f"{PACKAGE}.models.factory")
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns of its older weight_norm
+        model = factory.create_model_from_config(config)  # prints that flash-attn is not there
     for module in model.modules():
         if hasattr(module, "use_fa_flash"):
             module.use_fa_flash = True
