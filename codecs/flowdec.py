@@ -91,6 +91,9 @@ class PostFilter(nn.Module):
     sigma        the noise, for each frequency [F, 1] or for all [].
     """
 
+    window: Tensor
+    sigma: Tensor
+
     def __init__(self, network: Any, window: Tensor, hop: int, power: float, gain: float, sigma: Tensor) -> None:
         super().__init__()
         self.network, self.hop, self.power, self.gain = network, hop, power, gain
@@ -133,10 +136,12 @@ def load_codec(path: Path) -> Any:
     said, tensors = found["metadata"]["kwargs"], found["state_dict"]
     config = DacConfig(
         encoder_hidden_size=said["encoder_dim"], downsampling_ratios=list(said["encoder_rates"]),
-        decoder_hidden_size=said["decoder_dim"], upsampling_ratios=list(said["decoder_rates"]),
+        decoder_hidden_size=said["decoder_dim"],
         n_codebooks=said["n_codebooks"], codebook_size=said["codebook_size"], codebook_dim=said["codebook_dim"],
         sampling_rate=said["sample_rate"],
     )  # fmt: skip
+    if list(said["decoder_rates"]) != list(config.upsampling_ratios):
+        raise ValueError(f"{path}: the decoder's strides {said['decoder_rates']} are not the encoder's turned round")
     model, blocks, state = DacModel(config), len(said["encoder_rates"]), {}
     for name in model.state_dict():
         there = name if name.startswith("quantizer.") else descript_name(name, blocks)

@@ -45,7 +45,7 @@ def tensors_of(info: Info, repo: str, revision: str | None, prefix: str) -> dict
     from safetensors import safe_open
 
     (config,) = cached_files(info, repo, revision, ())
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(config.parent.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (it is no dict)

@@ -134,7 +134,7 @@ def features(encoder: Any, mel: Tensor) -> tuple[Tensor, Tensor]:
     return found, encoder.encoder_output_linear(encoder.encoder(both)[0])
 
 
-def build(checkout: Checkout, clusters: Path) -> nn.Module:
+def build(checkout: Checkout, clusters: Path) -> Any:
     """The checkout's encoder, decoder and functions, with weights yet to come but for the clusters [V, D]."""
     model = nn.Module()
     with checkout.importable():

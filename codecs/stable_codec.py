@@ -147,6 +147,7 @@ def windowed(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, window_size:
         first, last = max(0, start - before), min(k.shape[1], stop + after)
         away = torch.arange(first, last)[None] - torch.arange(start, stop)[:, None]
         heard = ((away >= -before) & (away <= after)).to(q.device)
-        block = [part.transpose(1, 2).float() for part in (q[:, start:stop], k[:, first:last], v[:, first:last])]
-        parts.append(torch.nn.functional.scaled_dot_product_attention(*block, attn_mask=heard))
+        blocks = q[:, start:stop], k[:, first:last], v[:, first:last]
+        own, keys, values = (block.transpose(1, 2).float() for block in blocks)
+        parts.append(torch.nn.functional.scaled_dot_product_attention(own, keys, values, attn_mask=heard))
     return torch.cat(parts, dim=2).transpose(1, 2).to(q.dtype)

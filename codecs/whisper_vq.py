@@ -181,25 +181,25 @@ class BaichuanEncoder(nn.Module):
         super().__init__()
         size, self.pool = config["d_model"], config["avg_pooler"]
         positions = config["max_audio_seconds"] * config["sampling_rate"] // config["hop_length"] // FRAMES
-        self.audio_model = nn.Module()
+        self.audio_model: Any = nn.Module()
         self.audio_model.conv1 = nn.Conv1d(config["num_mel_bins"], size, 3, padding=1)
         self.audio_model.conv2 = nn.Conv1d(size, size, 3, stride=2, padding=1)
         self.audio_model.register_buffer("positional_embedding", torch.empty(positions, size))
         self.audio_model.layers = _layers(config, config["encoder_layers"])
         self.audio_model.layer_norm = nn.LayerNorm(size)
-        self.audio_bridge_model = self.bridge(size, config["vq_config"]["codebook_sizes"])
+        self.audio_bridge_model: Any = self.bridge(size, config["vq_config"]["codebook_sizes"])
 
     def bridge(self, size: int, codebook_sizes: list[int]) -> nn.Module:
         """What joins four frames, gated, and the quantisers' codebooks."""
         made, wide = nn.Module(), size * self.pool
+        books = [nn.Module() for _ in codebook_sizes]
         made.gate_proj = nn.Conv1d(size, wide, self.pool, self.pool, bias=False)
         made.up_proj = nn.Conv1d(size, wide, self.pool, self.pool, bias=False)
         made.down_proj = nn.Linear(wide, wide, bias=False)
         made.layer_norm, made.proj_decoder = nn.LayerNorm(wide), nn.Linear(wide, size)
-        made.vq_list = nn.ModuleList(nn.Module() for _ in codebook_sizes)
-        for each, entries in zip(made.vq_list, codebook_sizes, strict=True):
-            each.codebook = nn.Module()
-            each.codebook.register_buffer("embed", torch.empty(entries, wide))
+        made.vq_list = nn.ModuleList(nn.ModuleDict({"codebook": book}) for book in books)
+        for book, entries in zip(books, codebook_sizes, strict=True):
+            book.register_buffer("embed", torch.empty(entries, wide))
         return made
 
     @property
@@ -209,7 +209,7 @@ class BaichuanEncoder(nn.Module):
     @property
     def codebooks(self) -> list[Tensor]:
         """[V_k, D] of each."""
-        return [each.codebook.embed for each in self.audio_bridge_model.vq_list]
+        return [each["codebook"].embed for each in self.audio_bridge_model.vq_list]
 
     def forward(self, mel: Tensor) -> Tensor:
         encoder, bridge = self.audio_model, self.audio_bridge_model
@@ -230,5 +230,6 @@ def _layers(config: dict[str, Any], count: int) -> nn.ModuleList:
     from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
     names = ("d_model", "encoder_attention_heads", "encoder_ffn_dim")
-    whisper = WhisperConfig(**{name: config[name] for name in names}, attn_implementation="sdpa")
+    sizes: dict[str, Any] = {name: config[name] for name in names}
+    whisper = WhisperConfig(**sizes, attn_implementation="sdpa")  # type: ignore[call-arg]
     return nn.ModuleList(WhisperEncoderLayer(whisper) for _ in range(count))

@@ -101,7 +101,7 @@ class Toward(nn.Module):
 def thin_dac():
     config = transformers.DacConfig(
         encoder_hidden_size=4, downsampling_ratios=[2, 4, 8, 10], decoder_hidden_size=32, n_codebooks=4,
-        upsampling_ratios=[10, 8, 4, 2], codebook_size=64, codebook_dim=4, sampling_rate=48000,
+        codebook_size=64, codebook_dim=4, sampling_rate=48000,
     )  # fmt: skip
     return transformers.DacModel(config)
 
