@@ -7,10 +7,8 @@ codec; `load` does.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.util
-import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from earmark import hub
 from earmark.codecs.checkout import Checkout
 from earmark.codecs.contract import Info, capabilities_of
+from earmark.codecs.weights import Weights
 from earmark.names import nearest
-from earmark.paths import home, weights_folders
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -47,48 +45,6 @@ class Checkpoint(_Strict):
     files: tuple[str, ...] = ()  # what must be here of it; by default config and safetensors
 
 
-class Weights(_Strict):
-    """Weights that are plain files. Their checksums make them part of what a stored result depends on.
-
-    folder  where they lie, within one of `paths.weights_folders`.
-    url     the folder that upstream publishes them in.
-    files   sha256 of each by name.
-    """
-
-    folder: str
-    url: str
-    files: dict[str, str] = Field(min_length=1)
-
-    @property
-    def command(self) -> str:
-        """The command that downloads them to where they are looked for."""
-        source = f"{self.url}/{{{','.join(self.files)}}}"  # curl itself reads the braces
-        target = home() / "weights" / self.folder
-        return shlex.join(["curl", "-fL", "--remote-name-all", "--create-dirs", "--output-dir", str(target), source])
-
-    def find(self) -> Path | None:
-        """The first folder that holds all of them, whatever is in them; None where there is none."""
-        folders = (folder / self.folder for folder in weights_folders())
-        return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
-
-    def verified(self) -> Path:
-        """The folder that holds them, each with its checksum.
-
-        Raises FileNotFoundError where they are not here, ValueError where a file is another one; both say what to run.
-        """
-        folder = self.find()
-        if folder is None:
-            raise FileNotFoundError(f"weights {self.folder} are not on this machine; run: {self.command}")
-        for name, expected in self.files.items():
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if found != expected:
-                raise ValueError(
-                    f"{folder / name}: expected the file of sha256 {expected[:16]}..., this one has {found[:16]}...; "
-                    f"remove it and run: {self.command}"
-                )
-        return folder
-
-
 class Variant(_Strict):
     """What one codec of a family has of its own; merged over the row's keys."""
 
@@ -111,6 +67,7 @@ class Row(_Strict):
     weights: Weights | None = None
     checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
+    install: str | None = None  # what pip is given where that is more than the packages' names
     paper: str | None = None
     proved: Literal["weights", "random", "stub"]
     known_failures: dict[str, str] = {}  # check of the contract -> why the published codec fails it, with a link
@@ -130,6 +87,7 @@ class Entry(_Strict):
     weights: Weights | None = None
     checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
+    install: str | None = None
     paper: str | None = None
     proved: Literal["weights", "random", "stub"] | None = None
     known_failures: dict[str, str] = {}
@@ -198,6 +156,7 @@ def _entry(row: Row, name: str, variant: Variant) -> Entry:
         weights=row.weights,
         checkout=row.checkout,
         packages=row.packages,
+        install=row.install,
         paper=row.paper,
         proved=row.proved,
         known_failures=row.known_failures,
@@ -260,13 +219,14 @@ def status(entry: Entry) -> Status:
     """Whether a codec's packages, its checkout and its weights are here. Imports none of them."""
     missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
     if missing:
-        return Status(ready=False, reason="package missing", command=f"pip install {' '.join(missing)}")
+        wanted = entry.install or " ".join(missing)
+        return Status(ready=False, reason="package missing", command=f"pip install {wanted}")
     if entry.checkout and entry.checkout.find() is None:
         return Status(ready=False, reason="package missing", command=entry.checkout.command)
     for checkpoint in entry.checkpoints:
-        wanted = checkpoint.repo, checkpoint.revision, checkpoint.files
-        if not hub.is_cached(*wanted):
-            return Status(ready=False, reason="weights missing", command=hub.fetch_command(*wanted))
+        where = checkpoint.repo, checkpoint.revision, checkpoint.files
+        if not hub.is_cached(*where):
+            return Status(ready=False, reason="weights missing", command=hub.fetch_command(*where))
     if entry.weights and entry.weights.find() is None:
         return Status(ready=False, reason="weights missing", command=entry.weights.command)
     return Status(ready=True)

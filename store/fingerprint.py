@@ -40,10 +40,12 @@ def of_row(entry: Entry) -> str:
     Nothing is loaded or imported: a finished run is known to be finished in milliseconds.
     """
     sources = _ours(entry.adapter.partition(":")[0], "earmark.codecs.calls")
-    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures"})
+    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures", "install"})
     parts = [row, _snapshot(entry), _hash_files(sources), versions(entry), resampler()]
     if entry.checkout:
         parts.append(entry.checkout.source())
+    if entry.weights and (stamps := entry.weights.stamps()):
+        parts.append(stamps)
     return digest(*parts)
 
 
