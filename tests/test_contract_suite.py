@@ -124,7 +124,7 @@ def test_the_suite_asks_every_check():
 
 
 def test_a_check_on_cuda_is_without_tf32(monkeypatch):
-    """cuDNN's convolutions are in TF32 by default: ten bits, where the CPU that it is compared with has twenty-three."""
+    """By default cuDNN convolves in TF32: ten bits, where the CPU that it is compared with has twenty-three."""
     monkeypatch.setattr(registry, "load", lambda entry, device: object())
     for device, expected in (("cpu", True), ("cuda:0", False)):
         for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
@@ -262,7 +262,9 @@ def test_an_encoder_is_checked_from_the_shell_and_from_python(tmp_path, monkeypa
     assert code == 0, said
     assert said.strip().splitlines()[-1] == "my_encoder:MyEncoder: 21 passed, 6 not asked"
     monkeypatch.chdir(tmp_path)
-    verdicts = {result.check.name: result.verdict for result in check("my_encoder:MyEncoder", only=("padding", "codes"))}
+    verdicts = {
+        result.check.name: result.verdict for result in check("my_encoder:MyEncoder", only=("padding", "codes"))
+    }
     assert (verdicts["padding"], verdicts["codes"]) == ("passed", "not asked")
 
 
