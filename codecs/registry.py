@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from earmark.codecs.checkout import Checkout
 from earmark.codecs.contract import Info, capabilities_of
 from earmark.names import nearest
 from earmark.paths import home, weights_folders
@@ -50,18 +52,22 @@ class Weights(_Strict):
 
     folder  where they lie, within one of `paths.weights_folders`.
     url     the folder that upstream publishes them in.
-    files   sha256 of each by name.
+    files   of each by name its sha256; or the id (40 digits) that git gives it, or null, where no more is known of it.
+    fetch   the command that gets them, {folder} being where to, for what does not lie in one folder under its name.
     """
 
     folder: str
     url: str
-    files: dict[str, str] = Field(min_length=1)
+    files: dict[str, str | None] = Field(min_length=1)
+    fetch: str | None = None
 
     @property
     def command(self) -> str:
         """The command that downloads them to where they are looked for."""
         source = f"{self.url}/{{{','.join(self.files)}}}"  # curl itself reads the braces
         target = home() / "weights" / self.folder
+        if self.fetch:
+            return self.fetch.format(folder=shlex.quote(str(target)))
         return shlex.join(["curl", "-fL", "--remote-name-all", "--create-dirs", "--output-dir", str(target), source])
 
     def find(self) -> Path | None:
@@ -78,13 +84,33 @@ class Weights(_Strict):
         if folder is None:
             raise FileNotFoundError(f"weights {self.folder} are not on this machine; run: {self.command}")
         for name, expected in self.files.items():
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if found != expected:
+            found, kind = _checksum(folder / name, expected)
+            if expected and found != expected:
                 raise ValueError(
-                    f"{folder / name}: expected the file of sha256 {expected[:16]}..., this one has {found[:16]}...; "
+                    f"{folder / name}: expected the file of {kind} {expected[:16]}..., this one has {found[:16]}...; "
                     f"remove it and run: {self.command}"
                 )
         return folder
+
+    def unpinned(self) -> dict[str, str]:
+        """The sha256 of those files that are here and whose row gives no checksum; read once in a process."""
+        folder = self.find()
+        names = [name for name, expected in self.files.items() if folder and not expected]
+        return {name: _sha256(str(folder / name)) for name in names} if folder else {}
+
+
+def _checksum(path: Path, expected: str | None) -> tuple[str, str]:
+    """A file's checksum of the kind that is expected, and what that is called."""
+    if expected and len(expected) == 40:
+        content = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), "git id"
+    return (_sha256(str(path)) if expected else ""), "sha256"
+
+
+@functools.cache
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Variant(_Strict):
@@ -106,6 +132,7 @@ class Row(_Strict):
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
     weights: Weights | None = None
+    checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"]
@@ -123,6 +150,7 @@ class Entry(_Strict):
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
     weights: Weights | None = None
+    checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
     paper: str | None = None
     proved: Literal["weights", "random", "stub"] | None = None
@@ -184,6 +212,7 @@ def _entry(row: Row, name: str, variant: Variant) -> Entry:
         options=row.options | variant.options,
         checkpoint=checkpoint,
         weights=row.weights,
+        checkout=row.checkout,
         packages=row.packages,
         paper=row.paper,
         proved=row.proved,
@@ -244,19 +273,30 @@ def reconstructs_itself(entry: Entry) -> bool:
 
 
 def status(entry: Entry) -> Status:
-    """Whether a codec's packages and weights are here. Imports neither."""
-    missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
-    if missing:
-        return Status(ready=False, reason="package missing", command=f"pip install {' '.join(missing)}")
+    """Whether a codec's packages, code and weights are here. Imports none of them."""
+    missing = [*_missing_code(entry), *_missing_weights(entry)]
+    if not missing:
+        return Status(ready=True)
+    return Status(ready=False, reason=missing[0][0], command=" && ".join(command for _, command in missing))
+
+
+def _missing_code(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What code is missing, in words, and the command that gets it."""
+    if missing := [name for name in entry.packages if importlib.util.find_spec(name) is None]:
+        yield "package missing", f"pip install {' '.join(missing)}"
+    if entry.checkout and not entry.checkout.is_here():
+        yield "package missing", entry.checkout.command
+
+
+def _missing_weights(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What weights are missing, in words, and the command that gets them."""
     if entry.checkpoint:
         from earmark.hub import fetch_command, is_cached
 
         if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision, entry.checkpoint.files):
-            command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
-            return Status(ready=False, reason="weights missing", command=command)
+            yield "weights missing", fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
     if entry.weights and entry.weights.find() is None:
-        return Status(ready=False, reason="weights missing", command=entry.weights.command)
-    return Status(ready=True)
+        yield "weights missing", entry.weights.command
 
 
 def load(entry: Entry, device: str) -> Any:
@@ -265,6 +305,8 @@ def load(entry: Entry, device: str) -> Any:
     An adapter with a checkpoint is given `repo` and `revision`, one with files of weights their `folder`.
     """
     options = dict(entry.options)
+    if entry.checkout:
+        entry.checkout.put_on_path()
     if entry.checkpoint:
         options |= entry.checkpoint.model_dump(exclude={"files"})
     if entry.weights:

@@ -90,8 +90,10 @@ def versions(entry: Entry) -> dict[str, str]:
     return found
 
 
-def _snapshot(entry: Entry) -> str | None:
-    """The commit of the weights that are really here, for a row that pins none."""
+def _snapshot(entry: Entry) -> str | dict[str, str] | None:
+    """The commit of the weights that are really here, or their checksums, for a row that pins none."""
+    if entry.weights and (found := entry.weights.unpinned()):
+        return found
     if entry.checkpoint is None or entry.checkpoint.revision:
         return None
     from earmark.hub import cached_revision
