@@ -32,7 +32,7 @@ class MelEncoder(Encoder):
         self, info: Info, device: str, *, folder: Path | None = None, model: Any = None, **options: Any
     ) -> None:
         self.folder = folder
-        self.spectrum = self.mel().to(device)
+        self.spectrum = self.mel().to(device).eval()
         super().__init__(info, device, model=model, extractor=SimpleNamespace(sampling_rate=self.RATE), **options)
 
     def load(self, repo: str, revision: str | None) -> nn.Module:
