@@ -169,7 +169,8 @@ def read_tensors(path: Path) -> Any:
 
     import numpy as np
 
-    scalars: list[Any] = [(np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    scalar = np.float64(0).__reduce__()[0]  # what rebuilds one; numpy 2 moved it
+    scalars: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     with torch.serialization.safe_globals([argparse.Namespace, *scalars, np.dtype, np.dtypes.Float64DType]):
         return torch.load(path, map_location="cpu", weights_only=True)
 

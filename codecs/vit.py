@@ -45,6 +45,8 @@ class Vit(nn.Module):
         self.before = before or nn.Identity()
         self.patch = nn.Conv2d(1, width, (size[0], size[1]), stride=(size[0], size[1]))
         self.patch.load_state_dict({"weight": patch[0], "bias": patch[1]})
+        self.positions: Tensor
+        self.tokens: Tensor
         self.register_buffer("positions", positions)
         self.register_buffer("tokens", positions.new_zeros(0, width) if tokens is None else tokens)
         self.blocks = nn.ModuleList(_block(width, heads) for _ in range(_depth(blocks)))

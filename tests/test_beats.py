@@ -2,8 +2,8 @@
 
 `MODULE` has the names and the shapes of beats/BEATs.py (127-172) and beats/backbone.py (140-175) of
 github.com/microsoft/unilm at 768a3c87: layers that give (x, z, position bias) of [T, B, D], and a random number drawn
-for each. On the real module the adapter was compared by hand (codecs/catalogue/encoders_more.yaml). What is not tried here:
-the real module, the real weights.
+for each. On the real module the adapter was compared by hand (codecs/catalogue/encoders_more.yaml). What is not tried
+here: the real module, the real weights.
 """
 
 from __future__ import annotations

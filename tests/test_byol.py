@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from earmark.codecs import registry
+from earmark.codecs.contract import capabilities_of
 from earmark.codecs.registry import catalogue
 from earmark.contract import check
 
@@ -128,3 +129,12 @@ def test_level_matters_to_byol_a_and_not_to_byol_s(load):
     for name, same in {"byol-a": False, "byol-s": True}.items():
         adapter = registry.load(load(name), "cpu")
         assert torch.allclose(embed(adapter, clip)[0], embed(adapter, 0.5 * clip)[0], atol=1e-2) is same
+
+
+@every
+def test_a_row_says_what_its_network_is(name):
+    row = catalogue()[name]
+    assert row.info.latent_kinds == ("unquantized",)
+    assert set(row.info.capabilities) == set(capabilities_of(registry._import_adapter(row.adapter))) == {"embed"}
+    assert row.info.frame_rate == 100 / 2 ** STAGES[name]
+    assert (row.proved, row.info.sample_rate) == ("stub", 16000)
