@@ -24,6 +24,7 @@ class Checkout(BaseModel):
     """A git repository at the commit that its adapter was written for.
 
     url    what `git clone` is given.
+    path   the folder within it that is put on the import path, where the repository has much else; only that is cloned.
     files  a module of each package in it that is used ("vq/codec_encoder.py"): a folder that has them all is taken for
            the checkout, and the Python files in and below theirs are part of what a stored result depends on.
     """
@@ -32,6 +33,7 @@ class Checkout(BaseModel):
 
     url: str
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    path: str = "."
     files: tuple[str, ...] = Field(min_length=1)
 
     @property
@@ -43,12 +45,17 @@ class Checkout(BaseModel):
     def command(self) -> str:
         """The command that puts it where it is looked for."""
         target = str(home() / "weights" / self.folder)
-        clone = shlex.join(["git", "clone", self.url, target])
-        return f"{clone} && {shlex.join(['git', '-C', target, 'checkout', self.commit])}"
+        part = [] if self.path == "." else ["--filter=blob:none", "--sparse", "--no-checkout"]
+        steps = [["git", "clone", *part, self.url, target], ["git", "-C", target, "checkout", self.commit]]
+        if part:
+            steps.insert(1, ["git", "-C", target, "sparse-checkout", "set", self.path])
+        return " && ".join(shlex.join(step) for step in steps)
 
     def find(self) -> Path | None:
         """The first folder that holds its files: among the weights, then on Python's path; None where there is none."""
-        places = [folder / self.folder for folder in weights_folders()] + [Path(entry) for entry in sys.path]
+        places = [folder / self.folder / self.path for folder in weights_folders()] + [
+            Path(entry) for entry in sys.path
+        ]
         return next((place for place in places if all((place / file).is_file() for file in self.files)), None)
 
     def here(self) -> Path:
@@ -77,7 +84,7 @@ class Checkout(BaseModel):
 
         Raises FileNotFoundError as `here` does.
         """
-        folder, ours = self.here(), {file.partition("/")[0] for file in self.files}
+        folder, ours = self.here(), {file.partition("/")[0].removesuffix(".py") for file in self.files}
         before = _taken(ours)
         sys.path.insert(0, str(folder))
         importlib.invalidate_caches()

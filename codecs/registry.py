@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -217,19 +218,28 @@ def reconstructs_itself(entry: Entry) -> bool:
 
 def status(entry: Entry) -> Status:
     """Whether a codec's packages, its checkout and its weights are here. Imports none of them."""
-    missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
-    if missing:
-        wanted = entry.install or " ".join(missing)
-        return Status(ready=False, reason="package missing", command=f"pip install {wanted}")
+    missing = [*_missing_code(entry), *_missing_weights(entry)]
+    if not missing:
+        return Status(ready=True)
+    return Status(ready=False, reason=missing[0][0], command=" && ".join(command for _, command in missing))
+
+
+def _missing_code(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What code is missing, in words, and the command that gets it."""
+    if missing := [name for name in entry.packages if importlib.util.find_spec(name) is None]:
+        yield "package missing", f"pip install {entry.install or ' '.join(missing)}"
     if entry.checkout and entry.checkout.find() is None:
-        return Status(ready=False, reason="package missing", command=entry.checkout.command)
+        yield "package missing", entry.checkout.command
+
+
+def _missing_weights(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What weights are missing, in words, and the command that gets them."""
     for checkpoint in entry.checkpoints:
         where = checkpoint.repo, checkpoint.revision, checkpoint.files
         if not hub.is_cached(*where):
-            return Status(ready=False, reason="weights missing", command=hub.fetch_command(*where))
+            yield "weights missing", hub.fetch_command(*where)
     if entry.weights and entry.weights.find() is None:
-        return Status(ready=False, reason="weights missing", command=entry.weights.command)
-    return Status(ready=True)
+        yield "weights missing", entry.weights.command
 
 
 def load(entry: Entry, device: str) -> Any:

@@ -17,7 +17,9 @@ class Weights(BaseModel):
     folder   where they lie, within one of `paths.weights_folders`.
     url      the folder that upstream publishes them in.
     archive  the zip in that folder that holds them, where they are not published one by one.
-    files    sha256 of each by name; null where nobody could tell it: size and date then stand for it.
+    files    sha256 of each by name, or the id (40 digits) that git gives it; null where nobody could tell either: size
+             and date then stand for it.
+    fetch    the command that gets them, {folder} being where to, for what does not lie in one folder under its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +28,7 @@ class Weights(BaseModel):
     url: str
     archive: str | None = None
     files: dict[str, str | None] = Field(min_length=1)
+    fetch: str | None = None
 
     @property
     def command(self) -> str:
@@ -33,6 +36,8 @@ class Weights(BaseModel):
         # curl itself reads the braces
         source = f"{self.url}/{self.archive or '{' + ','.join(self.files) + '}'}"
         target = home() / "weights" / self.folder
+        if self.fetch:
+            return self.fetch.format(folder=shlex.quote(str(target)))
         fetch = shlex.join(["curl", "-fL", "--remote-name-all", "--create-dirs", "--output-dir", str(target), source])
         unpack = shlex.join(["unzip", str(target / (self.archive or "")), "-d", str(target)])
         return f"{fetch} && {unpack}" if self.archive else fetch
@@ -64,10 +69,18 @@ class Weights(BaseModel):
         for name, expected in self.files.items():
             if expected is None:
                 continue
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            found, kind = _checksum(folder / name, expected)
             if found != expected:
                 raise ValueError(
-                    f"{folder / name}: expected the file of sha256 {expected[:16]}..., this one has {found[:16]}...; "
+                    f"{folder / name}: expected the file of {kind} {expected[:16]}..., this one has {found[:16]}...; "
                     f"remove it and run: {self.command}"
                 )
         return folder
+
+
+def _checksum(path: Path, expected: str) -> tuple[str, str]:
+    """A file's checksum of the kind that is expected, and what that is called."""
+    content = path.read_bytes()
+    if len(expected) == 40:
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), "git id"
+    return hashlib.sha256(content).hexdigest(), "sha256"

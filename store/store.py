@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.codecs import registry
-from earmark.codecs.calls import CodecError
+from earmark.codecs.calls import CodecError, full_precision
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
@@ -65,8 +65,7 @@ class Store:
         return self._resident[1]
 
     def _load(self, entry: Entry) -> Any:
-        if self.device.startswith("cuda"):
-            _full_precision()
+        full_precision(self.device)
         try:
             return registry.load(entry, self.device)
         except Exception as error:
@@ -260,11 +259,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _full_precision() -> None:
-    """Float32 on CUDA as on the CPU: TF32 convolutions flip codes, and a token is right or wrong."""
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
