@@ -53,7 +53,7 @@ class Vocos(Encodec):
             raise ValueError(f"{info.name}: has {info.num_codebooks} codebooks, Vocos was trained for 2, 4, 8 and 16")
         vocoder = load(info, repo, revision) if vocoder is None else vocoder
         self.vocoder = vocoder.to(device).eval().requires_grad_(False)
-        encodec = {"repo": base.repo, "revision": base.revision} if base else {}
+        encodec: dict[str, Any] = {"repo": base.repo, "revision": base.revision} if base else {}
         super().__init__(info, device, model=model, **encodec)
 
     def dequantise(self, codes: Tensor) -> Tensor:
