@@ -21,7 +21,7 @@ from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
 from earmark.store.jobs import Job, tokens_are_stored
-from earmark.store.shards import Outcome, Shard
+from earmark.store.shards import FINAL, Outcome, Shard
 
 DEATHS = 2  # a shard that has ended this many workers of a run is marked failed
 _WAIT_S = 0.05
@@ -164,10 +164,10 @@ class Store:
         return self.root / job.entry.name / self.fingerprint(job.entry) / fingerprint.digest(*described)
 
     def _kept(self, shard: Shard | None) -> dict[str, Outcome]:
-        """The outcomes of a shard that count: every success, and the failures of this very run."""
+        """The outcomes of a shard that count: every success, final failures, and all failures of this very run."""
         if shard is None:
             return {}
-        kept = (outcome for outcome in shard.outcomes if outcome.error is None or shard.run == self.run)
+        kept = (each for each in shard.outcomes if each.error is None or FINAL in each.facts or shard.run == self.run)
         return {outcome.clip: outcome for outcome in kept}
 
     def _lacking(self, path: Path, clips: Sequence[Clip]) -> list[Clip]:
