@@ -99,6 +99,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--baseline", type=Path, metavar="DIR", help="the --reports of an earlier run: fail what got worse since"
     )
     group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
+    group.addoption(
+        "--continue-run",
+        action="store_true",
+        help="add to the last run in --reports, as one: its scores and results stay",
+    )
     group.addoption("--reports", type=Path, default=Path("reports/out"), metavar="DIR", help="where scores are written")
 
 
@@ -134,7 +139,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from earmark.reports.allure import clean
 
         _CONTROLLER.append(config)
-        if not config.option.collectonly:
+        if not (config.option.collectonly or config.option.continue_run):
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
         if workers := len(
@@ -242,10 +247,17 @@ def _resolve(config: pytest.Config) -> Plan:
         limit=option.limit or PRESETS[option.preset].clips,
         heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
         preset=option.preset,
-        run=uuid.uuid4().hex,
+        run=_last_run(_out(config)) if option.continue_run else uuid.uuid4().hex,
         encoders=_encoders(option.encoder),
         optional=metric_registry.optional(),
     )
+
+
+def _last_run(out: Path) -> str:
+    """The name of the run that wrote last into a folder; a new one where none did."""
+    path = out / "scores.jsonl"
+    found = score_files.read_scores(path) if path.is_file() else []
+    return found[-1].run if found else uuid.uuid4().hex
 
 
 def _encoders(specs: list[str]) -> list[Entry]:
@@ -590,9 +602,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _write_allure(run: Run, results: Path) -> None:
     from earmark.reports import allure
 
-    measured = [Score.from_dict(entry["score"]) for entry in run.results]
-    if not measured:
+    if not run.results:
         return
+    written = score_files.read_scores(run.out / "scores.jsonl")
+    measured = [score for score in written if score.run == run.plan.run]  # of the run that this one continues, too
     allure.write_environment(results, {**measured[0].versions, "device": measured[0].device, "preset": run.plan.preset})
     allure.write_categories(results)
     allure.write_performance(results, measured)
