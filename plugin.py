@@ -6,6 +6,7 @@ same tests and never look at disk or CUDA to do so. Workers measure; the control
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -45,6 +46,7 @@ _RUN = pytest.StashKey[Run]()
 _POOL = pytest.StashKey[DevicePool]()
 _MONITOR = pytest.StashKey[progress.Monitor]()
 _MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+_DEFINITIONS = pytest.StashKey[list[str]]()
 _JUDGE = pytest.StashKey[Thresholds]()
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
@@ -450,13 +452,13 @@ def scores(request: pytest.FixtureRequest, store: Store, record_property: Callab
         metric, preset = metric_registry.find(name), run.plan.preset
         used = dataset if "found" in of else run.dataset_for(metric, dataset)
         measured = measure(metric, codec, used, store, suite=suite, preset=preset, device=run.device_name, **of)
-        _record(request.node, measured, record_property)
+        _record(request.node, measured, summary.define(metric), record_property)
         return measured.score
 
     return score
 
 
-def _record(item: pytest.Item, measured: Measured, record_property: Callable) -> None:
+def _record(item: pytest.Item, measured: Measured, definition: str, record_property: Callable) -> None:
     """Into JUnit (plain properties), Allure (a parameter that is not part of the test's identity) and the report."""
     import allure
 
@@ -464,6 +466,9 @@ def _record(item: pytest.Item, measured: Measured, record_property: Callable) ->
     for name in ("value", "unit", "ci_low", "ci_high", "n", "failed"):
         record_property(f"{score.metric}_{name}", getattr(score, name))
     allure.dynamic.parameter(score.metric, _Unquoted(summary.describe(score)), excluded=True)
+    definitions = item.stash.setdefault(_DEFINITIONS, [inspect.getdoc(item.function) or ""])  # type: ignore[attr-defined]
+    definitions.append(f"* **{score.metric}**: {definition}")
+    allure.dynamic.description("\n\n".join(definitions))
     item.stash.setdefault(_MEASURED, []).append(
         {"score": json.loads(score.to_json()), "clips": measured.clip_rows(), "errors": measured.errors}
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from earmark.reports import published
 from earmark.reports.scores import Score
 
 if TYPE_CHECKING:
+    from earmark.metrics import Metric
     from earmark.run import Run
 
 
@@ -28,7 +30,16 @@ def describe(score: Score) -> str:
     failed = f", {score.failed} failed" if score.failed else ""
     failed += f", {score.no_answer} without an answer" if score.no_answer else ""
     outside = ["the metric was not validated for such audio"] if score.out_of_domain else []
-    return "; ".join([f"{value}{interval}, n {score.n}{failed}", *outside, *score.notes])
+    figure = published.printed(score.codec, score.dataset, score.metric)
+    paper = [f"{published.source(figure)} prints {figure.value:g}"] if figure else []
+    return "; ".join([f"{value}{interval}, n {score.n}{failed}", *outside, *paper, *score.notes])
+
+
+def define(metric: Metric) -> str:
+    """What a metric's number means, in one line: direction, unit, best value, where it was validated, source."""
+    best = "" if metric.best is None else f", best {metric.best:g}"
+    direction = "higher is better" if metric.higher_is_better else "lower is better"
+    return f"{direction}{best}, in {metric.unit}; for {', '.join(metric.domains)}. {metric.source}"
 
 
 def _ungated_lines(run: Run) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from earmark.reports.published import Figure, content, figures
+from earmark.reports.published import Figure, printed, source
 from earmark.reports.scores import Score
 from earmark.reports.tables import cell as short
 
@@ -91,15 +91,12 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
         newest[score.codec, _column(score, domains)] = score
     columns = list(dict.fromkeys(column for _, column in newest))
     place = {column: index for index, column in enumerate(columns)}
-    printed = {(figure.codec, figure.dataset, figure.metric): figure for figure in figures() if figure.codec}
     cells: dict[str, dict[int, Cell]] = {}
     for (codec, column), score in newest.items():
         peers = [other for (_, its), other in newest.items() if its == column]
         known = facts.get(codec, Facts())
         made = Cell(score, _rank(score, peers), _trained_on(known, column.dataset))
-        cells.setdefault(codec, {})[place[column]] = _with_figure(
-            made, printed.get((codec, column.dataset, column.metric))
-        )
+        cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
     return Board(columns, cells, {codec: facts.get(codec, Facts()) for codec in cells})
 
 
@@ -141,9 +138,7 @@ def _plain(name: str) -> str:
 def _with_figure(cell: Cell, figure: Figure | None) -> Cell:
     if figure is None:
         return cell
-    return replace(
-        cell, published=figure.value, published_in=f"{content()['papers'][figure.paper]['short']}, Table {figure.table}"
-    )
+    return replace(cell, published=figure.value, published_in=source(figure))
 
 
 def is_headline(metric: str) -> bool:

@@ -47,6 +47,21 @@ def values(dataset: str, metric: str, paper: str = "audiocodecbench") -> dict[st
 
 
 @functools.cache
+def _printed() -> Mapping[tuple, Figure]:
+    return {(figure.codec, figure.dataset, figure.metric): figure for figure in figures() if figure.codec}
+
+
+def printed(codec: str, dataset: str, metric: str) -> Figure | None:
+    """What a paper prints for a codec of our catalogue on a dataset; None where none does."""
+    return _printed().get((codec, dataset, metric))
+
+
+def source(figure: Figure) -> str:
+    """Where a figure stands, in a few words."""
+    return f"{content()['papers'][figure.paper]['short']}, Table {figure.table}"
+
+
+@functools.cache
 def content() -> Mapping[str, Any]:
     """The file as it is: papers, models, correlation, tables."""
     return yaml.safe_load(_FILE.read_text(encoding="utf-8"))
