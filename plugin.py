@@ -60,8 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--codec",
         action="append",
         default=[],
-        metavar="NAME",
-        help="exact codec name, or package.module:Class; repeat it",
+        metavar="NAMES",
+        help="exact codec names, or package.module:Class, comma separated",
     )
     group.addoption(
         "--data",
@@ -75,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="by whose embeddings distributions are compared: exact name or package.module:Class; repeat it",
+        help="by whose embeddings distributions are compared: exact names or package.module:Class, comma separated",
     )
     group.addoption("--limit", type=int, metavar="N", help="at most N clips of each dataset, stratified by label")
     group.addoption(
@@ -95,7 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="end a worker that gives no sign of life for so long (default 1800; 0: never). Without workers (-n 0) "
         "only its tracebacks are written",
     )
-    group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
+    group.addoption("--require", action="append", default=[], metavar="NAMES", help="fail where one is not ready")
     group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
     group.addoption(
         "--baseline", type=Path, metavar="DIR", help="the --reports of an earlier run: fail what got worse since"
@@ -225,17 +225,16 @@ def _engine(config: pytest.Config) -> Callable | None:
 def _resolve(config: pytest.Config) -> Plan:
     """Find every codec and dataset that the options name."""
     option = config.option
-    codecs = [registry.find(spec) for spec in option.codec] or [*registry.catalogue().values()]
+    codecs = [registry.find(spec) for spec in _listed(option.codec)] or [*registry.catalogue().values()]
     twice = [name for name, count in Counter(entry.name for entry in codecs).items() if count > 1]
     if twice:
         raise registry.CatalogueError(
             f"--codec: {twice[0]!r} is there twice; give each class a name of its own in its Info"
         )
     names = {name for entry in codecs for name in (entry.name, entry.family) if name}
-    for required in option.require:
+    for required in _listed(option.require):
         if required not in names:
             raise registry.CodecNotFoundError(f"--require {required}{nearest(required, names)}")
-    data = [name.strip() for names in option.data for name in names.split(",") if name.strip()]
     try:
         keep.limit()  # a bad size is said now, and not after the run
     except ValueError as error:
@@ -245,14 +244,19 @@ def _resolve(config: pytest.Config) -> Plan:
     return Plan(
         codecs=codecs,
         statuses={entry.name: registry.status(entry) for entry in codecs},
-        cards=cards.select(data),
+        cards=cards.select(_listed(option.data)),
         limit=option.limit or PRESETS[option.preset].clips,
         heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
         preset=option.preset,
         run=_last_run(_out(config)) if option.continue_run else uuid.uuid4().hex,
-        encoders=_encoders(option.encoder),
+        encoders=_encoders(_listed(option.encoder)),
         optional=metric_registry.optional(),
     )
+
+
+def _listed(values: list[str]) -> list[str]:
+    """What an option names that may be repeated, and may hold several names between commas."""
+    return [name.strip() for names in values for name in names.split(",") if name.strip()]
 
 
 def _last_run(out: Path) -> str:
@@ -409,7 +413,7 @@ def listed_codec(request: pytest.FixtureRequest) -> tuple[Entry, Status, bool]:
     """Any codec of the run, ready or not: its entry, its status, and whether `--require` names it."""
     run = _run(request.config)
     entry = run.entry(request.param)
-    required = any(name in (entry.name, entry.family) for name in request.config.option.require)
+    required = any(name in (entry.name, entry.family) for name in _listed(request.config.option.require))
     return entry, run.plan.statuses[entry.name], required
 
 
