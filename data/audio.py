@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 RESAMPLER_QUALITY = "VHQ"
 
 # Containers that libsndfile does not read; PyAV (FFmpeg) does.
-SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aif", ".aiff", ".au", ".w64", ".sph"}
 _FFMPEG_SUFFIXES = {".m4a", ".mp4", ".aac", ".amr", ".webm", ".wma", ".mka", ".ac3"}
-
+SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aif", ".aiff", ".au", ".w64"} | _FFMPEG_SUFFIXES
 
 RUN_UP_S = 0.5  # decoded before a part and thrown away: more than any codec's memory
 END_S = 0.05  # what a part may lack at the end of its file: published lengths are rounded

@@ -1,8 +1,8 @@
 """Manifests: the clips of a folder, one row a clip, as CSV, JSON lines or Parquet. Nothing is parsed out of file names.
 
 A manifest has at least the columns `path` (relative to its folder, or to the `root` that a Parquet file names),
-`dataset` and `sha256` (of the file, or of the member of an archive); every other column is a label or a fact of the clip.
-Known ones are
+`dataset` and `sha256` (of the file, or of the member of an archive); every other column is a label or a fact of the
+clip. Known ones are
 
     seconds domain split fold speaker group licence
     start_s end_s         the part of the file that is the clip, in seconds

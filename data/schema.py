@@ -1,7 +1,7 @@
 """What a dataset card can say: strict models, so that a misspelt key is an error and not a silence.
 
-A card declares a dataset: where it comes from, how its files lie, what its labels can answer, what must be held out, how
-many clips there must be. It holds facts of the publishers; what is not known for sure is left out.
+A card declares a dataset: where it comes from, how its files lie, what its labels can answer, what must be held out,
+how many clips there must be. It holds facts of the publishers; what is not known for sure is left out.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ class Download(Strict):
 
     url: str = Field(pattern=r"^https?://")
     checksum: str | None = Field(default=None, pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")
+    name: str | None = Field(default=None, pattern=r"^[^/\\]+$")  # to be kept by, where its address does not end in one
+
+    @property
+    def file_name(self) -> str:
+        return self.name or self.url.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 class Source(Strict):
     """Where the clips come from: one of these.
 
-    folder      in the embedded sampler, or in the folder EARMARK_DATA; `dataset` is their name (or names) in its manifest
+    folder      the embedded sampler, or the folder EARMARK_DATA; `dataset` is their name (or names) in its manifest
     manifest    a CSV, JSONL or Parquet file of the user's own; the datasets of that name, or all of it
     zenodo      the number of a record; its files and their checksums are as the record says
     hub         a dataset repository of the Hugging Face hub, at a `revision`, where given only the files of `files`
