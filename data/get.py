@@ -43,10 +43,13 @@ def get(card: Card, notify: Notify | None = None) -> Path:
     else:
         for download in _downloads(card.source):
             fetch(download, root, notify)
-    tars = any(layout.reader == "webdataset" for layout in card.layouts)
-    for archive in sorted(path for path in root.iterdir() if path.name.endswith(ARCHIVES)):
-        if not (tars and archive.suffix == ".tar"):
-            unpack(archive, root)
+    read_as_they_are = any(layout.reader == "webdataset" for layout in card.layouts)
+    suffixes = tuple(suffix for suffix in ARCHIVES if suffix != ".tar" or not read_as_they_are)
+    done: set[Path] = set()
+    while archives := {path for path in root.rglob("*") if path.name.endswith(suffixes) and path.is_file()} - done:
+        for archive in sorted(archives):  # some hold archives themselves
+            unpack(archive, archive.parent)
+        done |= archives
     return root
 
 

@@ -7,7 +7,7 @@ where the files that it looks for are not there, so that the next layout of the 
     tables       labels in CSV, TSV or JSON tables beside the audio
     webdataset   tar archives of samples (X-ARES, Emilia): audio beside a JSON file of labels
     arrow        Hugging Face `datasets`: a repository, or what `save_to_disk` wrote (AudioCodecBench)
-    corpora      LibriSpeech, AISHELL, Kaldi folders, AudioSet-like trees: layouts that need a few lines each
+    corpora, music, sounds    published layouts that need a few lines of their own
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ READERS = {
     "librispeech": "corpora:librispeech",
     "aishell": "corpora:aishell",
     "kaldi": "corpora:kaldi",
-    "nsynth": "corpora:nsynth",
-    "voxceleb": "corpora:voxceleb",
-    "jamendo": "corpora:jamendo",
-    "fma": "corpora:fma",
-    "giantsteps": "corpora:giantsteps",
-    "maestro": "corpora:maestro",
-    "emomusic": "corpora:emomusic",
-    "desed": "corpora:desed",
+    "jamendo": "music:jamendo",
+    "fma": "music:fma",
+    "giantsteps": "music:giantsteps",
+    "maestro": "music:maestro",
+    "emomusic": "music:emomusic",
+    "desed": "sounds:desed",
 }
 
 

@@ -6,7 +6,7 @@ Audio inside Arrow or Parquet has no file of its own: its bytes are handed over 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ def read(
     columns: Mapping[str, str] | None = None,
     values: Mapping[str, Mapping[str, str]] | None = None,
     side: str = "split",
+    pairs: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Row]:
     """Each row of each file (.parquet, .arrow); files: a pattern, or side -> pattern. columns: our name -> theirs.
+    pairs: their column of several numbers -> our names of them.
 
     Audio is an `Audio` feature (its bytes, or a file beside it), or samples and their rate.
     """
@@ -34,8 +36,11 @@ def read(
             for number, row in enumerate(_rows(file)):
                 if audio not in row:
                     raise LayoutError(f"{file}: no column {audio!r}; it has {', '.join(row)}")
+                for theirs, ours in (pairs or {}).items():
+                    row |= dict(zip(ours, row[theirs], strict=True))
                 text = {key: as_text(value) for key, value in row.items() if key != audio}
-                labels = mapped(({side: name} if name else {}) | renamed(text, columns or {}, file), values or {}, file)
+                wanted = {**(columns or {}), **{name: name for ours in (pairs or {}).values() for name in ours}}
+                labels = mapped(({side: name} if name else {}) | renamed(text, wanted, file), values or {}, file)
                 yield _row(root, file, number, row[audio], labels)
 
 

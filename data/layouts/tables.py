@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,22 +23,34 @@ def read(
     tags: Mapping[str, Sequence[str]] | None = None,
     side: str = "split",
     missing: str = "error",
+    match: str = "",
+    folders: Mapping[str, str] | None = None,
+    optional: Sequence[str] = (),
+    commas: Sequence[str] = (),
 ) -> Iterator[Row]:
     """Each line of each table is a clip.
 
     tables: a pattern, or side -> pattern. path: where the audio is, of the table's columns and `{side}`, as in
     `clips/{path}`; relative to the root, and it may hold wildcards. columns: our name -> theirs. values: column -> code
     -> word. tags: our name -> their columns of 0 and 1, joined by semicolons. side: our column for the table's name.
+    match: the named groups that are found in the audio's path are columns too. folders: `{folder}` of each side.
+    optional: columns that not every table has. commas: columns whose labels are parted by commas.
     missing: `skip` where the publishers say that some files of the table are not in the dataset.
     """
     named = tables.items() if isinstance(tables, Mapping) else [("", tables)]
     for name, pattern in named:
         for file in find(root, pattern):
             for line in _lines(file, separator, header):
-                audio = _audio(root, path.format(side=name, **line), file, missing)
+                audio = _audio(
+                    root, path.format(side=name, folder=(folders or {}).get(name, name), **line), file, missing
+                )
                 if audio is None:
                     continue
-                found = renamed(line, columns or {}, file)
+                wanted = {ours: key for ours, key in (columns or {}).items() if key in line or ours not in optional}
+                found = renamed(line, wanted, file)
+                found |= {ours: found[ours].replace(",", ";") for ours in commas}
+                in_path = re.search(match, audio) if match else None
+                found |= in_path.groupdict() if in_path else {}
                 found |= {ours: _joined(line, theirs, file) for ours, theirs in (tags or {}).items()}
                 yield Row(audio, mapped(({side: name} if name else {}) | found, values or {}, file))
 

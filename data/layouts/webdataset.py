@@ -6,6 +6,7 @@ Nothing is unpacked: a row holds the member's place in its archive, and audio is
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,12 +25,13 @@ def read(
     values: Mapping[str, Mapping[str, str]] | None = None,
     side: str = "split",
     events: Mapping[str, str] | None = None,
+    match: str = "",
 ) -> Iterator[Row]:
     """Each sample of each archive.
 
-    tars: a pattern, or side -> pattern. columns: our name -> the key in the sample's JSON, where a list of captions
-    becomes one row a clip with the first of them in `caption` and all in `captions`. events: `label`, `onset`, `offset`
-    -> the keys in a JSON that is a list of events.
+    tars: a pattern, or side -> pattern. columns: our name -> the key in the sample's JSON; `*` are all its values as a
+    list, `*0` the first of them. events: `label`, `onset`, `offset` -> the keys in a JSON that is a list of events.
+    match: the named groups that are found in a member's name are columns too.
     """
     named = tars.items() if isinstance(tars, Mapping) else [("", tars)]
     for name, pattern in named:
@@ -40,6 +42,8 @@ def read(
                     raise LayoutError(f"{tar}: {sample['__key__']} has no audio ({', '.join(AUDIO)})")
                 found = _labels(json.loads(sample.get("json", b"{}")), columns or {}, events, tar)
                 where: tarfile.TarInfo = sample[audio]
+                in_name = re.search(match, where.name) if match else None
+                found |= in_name.groupdict() if in_name else {}
                 yield Row(
                     relative(tar, root),
                     mapped(({side: name} if name else {}) | found, values or {}, tar),
@@ -80,9 +84,9 @@ def _labels(found: Any, columns: Mapping[str, str], events: Mapping[str, str] | 
         return {"events": json.dumps(sorted((_event(row, events) for row in rows), key=lambda row: row["onset_s"]))}
     if not isinstance(found, dict):
         raise LayoutError(f"{tar}: expected a JSON object a sample")
-    if missing := [theirs for theirs in columns.values() if theirs != "*" and theirs not in found]:
-        raise LayoutError(f"{tar}: no label {missing[0]!r}; a sample has {', '.join(found)}")
-    text = {name: as_text(value) for name, value in found.items()} | {"*": ";".join(map(as_text, found.values()))}
+    text = {name: as_text(value) for name, value in found.items()}
+    if found:
+        text |= {"*": as_text([*found.values()]), "*0": as_text(next(iter(found.values())))}
     return renamed(text, columns, tar)
 
 
