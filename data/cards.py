@@ -49,7 +49,8 @@ class Dataset:
 
 
 @functools.cache
-def _written_cards() -> dict[str, Card]:
+def written() -> dict[str, Card]:
+    """The cards of this package, by name."""
     found = (read_card(path) for path in sorted((_HERE / "cards").glob("*.yaml")))
     return {card.name: card for card in found}
 
@@ -67,7 +68,7 @@ def cards() -> dict[str, Card]:
     folder = data_folder()
     names = read_manifest(folder / "manifest.csv") if folder else ()
     implied = {name: _implied(name) for name in names if re.fullmatch(NAME, name)}
-    return implied | _written_cards()
+    return implied | written()
 
 
 def _implied(name: str) -> Card:

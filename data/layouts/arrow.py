@@ -40,7 +40,7 @@ def read(
                     row |= dict(zip(ours, row[theirs], strict=True))
                 text = {key: as_text(value) for key, value in row.items() if key != audio}
                 wanted = {**(columns or {}), **{name: name for ours in (pairs or {}).values() for name in ours}}
-                labels = mapped(({side: name} if name else {}) | renamed(text, wanted, file), values or {}, file)
+                labels = ({side: name} if name else {}) | mapped(renamed(text, wanted, file), values or {}, file)
                 yield _row(root, file, number, row[audio], labels)
 
 

@@ -52,7 +52,7 @@ def read(
                 in_path = re.search(match, audio) if match else None
                 found |= in_path.groupdict() if in_path else {}
                 found |= {ours: _joined(line, theirs, file) for ours, theirs in (tags or {}).items()}
-                yield Row(audio, mapped(({side: name} if name else {}) | found, values or {}, file))
+                yield Row(audio, ({side: name} if name else {}) | mapped(found, values or {}, file))
 
 
 def _audio(root: Path, name: str, file: Path, missing: str) -> str | None:

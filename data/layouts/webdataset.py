@@ -46,7 +46,7 @@ def read(
                 found |= in_name.groupdict() if in_name else {}
                 yield Row(
                     relative(tar, root),
-                    mapped(({side: name} if name else {}) | found, values or {}, tar),
+                    ({side: name} if name else {}) | mapped(found, values or {}, tar),
                     member=where.name.removeprefix("./"),
                     offset=where.offset_data,
                     size=where.size,
