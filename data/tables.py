@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 from earmark.data.cards import how_to_get, written
 from earmark.data.errors import DataError
-from earmark.data.schema import Card
+from earmark.data.schema import Card, Domain
 
-BEGIN, END = "<!-- datasets: made by `earmark data docs` -->", "<!-- end of datasets -->"
+MARKS = re.compile(
+    r"(<!-- (datasets|datasets by domain): made by `earmark data docs` -->\n).*?(<!-- end of datasets -->)", re.S
+)
 HEAD = "| dataset | what | domain | clips | rate | tasks | held out | used by | licence | got by |"
 
 
 def with_table(text: str, name: str) -> str:
-    """A Markdown text with the table between its two marks made again. Raises DataError where it has no such marks."""
-    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", text)
-    if len(parts) != 5:
-        raise DataError(f"{name}: expected the line {BEGIN} and after it {END}, once each")
-    return f"{parts[0]}{BEGIN}\n{markdown()}\n{END}{parts[4]}"
+    """A Markdown text with the table between its marks made again. Raises DataError where it has no such marks."""
+    made, count = MARKS.subn(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+    if count != 1:
+        raise DataError(f"{name}: expected `<!-- datasets: made by `earmark data docs` -->` and an end of it, once")
+    return made
 
 
-def markdown() -> str:
+def whole() -> str:
     """A line a card, in the order of their names."""
     return "\n".join([HEAD, re.sub(r"[^|]+", "---", HEAD), *(_line(card) for card in written().values())])
+
+
+def by_domain() -> str:
+    """A line a domain, with the names of its datasets."""
+    lines = ["| domain | datasets |", "|---|---|"]
+    for domain in get_args(Domain):
+        names = [f"`{card.name}`" for card in written().values() if card.domain == domain]
+        lines.append(f"| {domain} | {', '.join(names)} |")
+    return "\n".join(lines)
+
+
+TABLES = {"datasets": whole, "datasets by domain": by_domain}
 
 
 def _line(card: Card) -> str:

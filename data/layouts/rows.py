@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,11 +47,13 @@ def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def table(path: Path, separator: str = ",", header: Iterable[str] | None = None) -> Iterator[dict[str, str]]:
+def table(path: Path, separator: str = ",", header: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
     """The rows of a text table, by the names of its first line, or by those of `header`."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-        rows = csv.DictReader(file, [*header] if header else None, delimiter=separator, quoting=quoting, restkey="")
+        if separator == "\t":
+            rows = csv.DictReader(file, header, "", delimiter=separator, quoting=csv.QUOTE_NONE)
+        else:
+            rows = csv.DictReader(file, header, "", delimiter=separator)
         for row in rows:
             yield {name: (value or "").strip() for name, value in row.items() if isinstance(value, str | None) and name}
 
