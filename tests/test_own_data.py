@@ -294,7 +294,7 @@ def test_the_recipe_for_a_dataset_works(tmp_path):
     for word, speaker, take in itertools.product(("yes", "no"), ("s1", "s2"), (1, 2)):
         file = tmp_path / "words" / word / f"{speaker}_{take}.wav"
         file.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(file, voice(0.2, 16000, 100 + 10 * take + len(word) + int(speaker[1])), 16000)
+        soundfile.write(file, voice(0.2, 16000, 100 + 40 * take + 10 * len(word) + int(speaker[1])), 16000)
     done = CliRunner().invoke(app, ["data", "index", str(path), "--root", str(tmp_path / "words")])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, ["data", "check", str(path)])
