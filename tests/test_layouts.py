@@ -164,6 +164,7 @@ def test_a_hand_made_repository_reads_as_the_library_reads_it(tmp_path):
     assert row.columns == {"label": "dog"}
     wav, rate = soundfile.read(io.BytesIO(row.content), dtype="float32")
     assert rate == 8000
+    assert row.path == "train.parquet/000000.wav"
     np.testing.assert_array_equal(wav, np.float32(samples[0]))
 
 
@@ -175,3 +176,27 @@ def test_a_manifest_is_read_anew_after_indexing(tmp_path, home):
     trees.write(tmp_path / "cats_dogs" / "cat_7.wav")
     index(card, tmp_path, cards.manifest_of(card))
     assert len(read_manifest(cards.manifest_of(card))["cat_dog"]) == len(before) + 1
+
+
+def test_audio_out_of_tables_has_the_same_name_wherever_the_dataset_lies(tmp_path, monkeypatch):
+    """Names and fingerprint hold no path of this machine."""
+    card, found = cards.cards()["collected_scenes"], []
+    trees.build(tmp_path / "tree", card, card.layouts[0])
+    for home in ("one", "another/place"):
+        monkeypatch.setenv("EARMARK_HOME", str(tmp_path / home))
+        index(card, tmp_path / "tree", cards.manifest_of(card))
+        found.append(cards.load(card))
+    assert found[0].fingerprint == found[1].fingerprint
+    assert [clip.id for clip in found[0].clips] == [f"audio/some/folder/a__b.parquet/00000{n}.wav" for n in range(3)]
+    assert found[0].clips[0].path != found[1].clips[0].path
+
+
+def test_a_dataset_that_breaks_off_leaves_no_manifest(tmp_path, monkeypatch):
+    """A table that names a file that is not there, after one that is."""
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
+    card = cards.cards()["fsdkaggle2018"]
+    trees.build(tmp_path / "tree", card, card.layouts[1])
+    sorted((tmp_path / "tree").rglob("*test*/*"))[0].unlink()
+    with pytest.raises(DataError, match="is not there; get the dataset again, whole"):
+        index(card, tmp_path / "tree", cards.manifest_of(card))
+    assert not cards.manifest_of(card).exists()

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import textwrap
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from earmark.cli import app
 from earmark.data import audio, cards, checks, tables
 from earmark.data.errors import DataError
 from earmark.data.manifest import ManifestError, read_manifest, write_manifest
-from earmark.data.schema import Card, Source, Task
+from earmark.data.schema import Card, Source, Task, TaskKind
 from earmark.run import Plan
+from earmark.store.jobs import prepare
 from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset
 from earmark.tests.helpers import write_manifest as write_csv
 
@@ -308,3 +310,18 @@ def test_a_part_of_a_file_needs_no_more_than_its_times(folder):
     assert (first.seconds, second.seconds) == (pytest.approx(0.1), pytest.approx(0.05))
     assert audio.read_clip(first)[0].shape == (1, 1600)
     assert audio.read_clip(second)[0].shape == (1, 800)
+
+
+def test_the_sampler_has_each_kind_of_task():
+    kinds = {task.kind for card in cards.select(["sampler"]) for task in card.tasks}
+    assert kinds == set(get_args(TaskKind))
+
+
+def test_a_codec_is_given_the_part_and_not_the_file(folder):
+    """Two parts of a file are stored apart: they are addressed apart, and are as long as they should be."""
+    (folder / "parts.csv").write_text("path,start_s,end_s\ndeep/0.wav,0,0.1\ndeep/0.wav,0.1,0.2\n")
+    first, second = cards.load(cards.select([str(folder / "parts.csv")])[0]).clips
+    whole = audio.read(folder / "deep" / "0.wav")[0]
+    for clip, at in ((first, 0), (second, 1600)):
+        np.testing.assert_array_equal(prepare(clip, 16000, 1).wav, whole[:, at : at + 1600])
+    assert first.sha256 != second.sha256

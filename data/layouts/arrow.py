@@ -49,13 +49,14 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import datasets
 
     if file.suffix == ".arrow":
-        table = datasets.Dataset.from_file(str(file))
-    else:
-        table = datasets.Dataset.from_parquet(str(file), cache_dir=None, keep_in_memory=True)
-    for name, feature in table.features.items():
+        table: Any = datasets.Dataset.from_file(str(file))
+    else:  # streamed: the library would write all of it into its cache first
+        table = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
+    features = table.features or {}
+    for name, feature in features.items():
         if isinstance(feature, datasets.Audio):
             table = table.cast_column(name, datasets.Audio(decode=False))
-    names = {name: feature for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
+    names = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     for row in table:
         yield row | {name: feature.int2str(row[name]) for name, feature in names.items() if row[name] is not None}
 
@@ -74,7 +75,7 @@ def _row(root: Path, file: Path, number: int, audio: Any, labels: dict[str, str]
     beside = file.parent / str(audio.get("path"))
     if not beside.is_file():
         raise LayoutError(f"{file}: row {number}: neither audio nor the file {beside}")
-    return Row(relative(beside, root), labels)
+    return Row(relative(beside, root), labels, content=beside.read_bytes())
 
 
 def _suffix(content: bytes) -> str:
