@@ -200,3 +200,29 @@ def test_a_dataset_that_breaks_off_leaves_no_manifest(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="is not there; get the dataset again, whole"):
         index(card, tmp_path / "tree", cards.manifest_of(card))
     assert not cards.manifest_of(card).exists()
+
+
+def test_what_other_codecs_made_of_a_dataset_is_never_taken_for_it(tmp_path, monkeypatch):
+    """Repositories of Codec-SUPERB have the recordings beside nineteen reconstructions of them."""
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
+    for name in ("audioset", "libri2mix", "gunshot_triangulation"):
+        card, tree = cards.cards()[name], tmp_path / name
+        trees.build(tree, card, card.layouts[0])
+        (original,) = tree.rglob("original-*.parquet")
+        original.with_name("encodec_24k_6bps-00000-of-00001.parquet").write_bytes(original.read_bytes())
+        index(card, tree, cards.manifest_of(card))
+        assert len(cards.load(card).clips) == 3
+        assert card.source.files == ("**/original-*.parquet",)
+
+
+def test_the_one_column_of_audio_is_found_by_its_type(tmp_path):
+    import datasets
+
+    rows = [{"recording": {"bytes": trees.wav_bytes(), "path": "x.wav"}, "text": "a"}]
+    table = datasets.Dataset.from_list(rows).cast_column("recording", datasets.Audio(decode=False))
+    table.to_parquet(tmp_path / "a.parquet")
+    (row,) = read_layout(Layout(reader="arrow", files="*.parquet"), tmp_path)
+    assert row.content == rows[0]["recording"]["bytes"]
+    table.remove_columns("recording").to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(LayoutError, match="no column 'audio'; it has text"):
+        [*read_layout(Layout(reader="arrow", files="*.parquet"), tmp_path)]

@@ -19,33 +19,34 @@ from earmark.data.manifest import as_text
 def read(
     root: Path,
     files: Mapping[str, str] | str,
-    audio: str = "audio",
+    audio: str = "",
     columns: Mapping[str, str] | None = None,
     values: Mapping[str, Mapping[str, str]] | None = None,
     side: str = "split",
     pairs: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Row]:
     """Each row of each file (.parquet, .arrow); files: a pattern, or side -> pattern. columns: our name -> theirs.
-    pairs: their column of several numbers -> our names of them.
+    pairs: their column of several numbers -> our names of them. audio: the column of sound, where there are several.
 
     Audio is an `Audio` feature (its bytes, or a file beside it), or samples and their rate.
     """
     named = files.items() if isinstance(files, Mapping) else [("", files)]
     for name, pattern in named:
         for file in find(root, pattern):
-            for number, row in enumerate(_rows(file)):
-                if audio not in row:
-                    raise LayoutError(f"{file}: no column {audio!r}; it has {', '.join(row)}")
+            for number, (row, sounds) in enumerate(_rows(file)):
+                heard = audio or (sounds[0] if len(sounds) == 1 else "audio")
+                if heard not in row:
+                    raise LayoutError(f"{file}: no column {heard!r}; it has {', '.join(row)}")
                 for theirs, ours in (pairs or {}).items():
                     row |= dict(zip(ours, row[theirs], strict=True))
-                text = {key: as_text(value) for key, value in row.items() if key != audio}
+                text = {key: as_text(value) for key, value in row.items() if key != heard}
                 wanted = {**(columns or {}), **{name: name for ours in (pairs or {}).values() for name in ours}}
                 labels = ({side: name} if name else {}) | mapped(renamed(text, wanted, file), values or {}, file)
-                yield _row(root, file, number, row[audio], labels)
+                yield _row(root, file, number, row[heard], labels)
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file; class labels as their names, audio as it is stored."""
+def _rows(file: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """The rows of a file, class labels as their names and audio as it is stored; and its columns of audio."""
     import datasets
 
     if file.suffix == ".arrow":
@@ -53,12 +54,13 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     else:  # streamed: the library would write all of it into its cache first
         table = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
     features = table.features or {}
-    for name, feature in features.items():
-        if isinstance(feature, datasets.Audio):
-            table = table.cast_column(name, datasets.Audio(decode=False))
+    sounds = [name for name, feature in features.items() if isinstance(feature, datasets.Audio)]
+    for name in sounds:
+        table = table.cast_column(name, datasets.Audio(decode=False))
     names = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     for row in table:
-        yield row | {name: feature.int2str(row[name]) for name, feature in names.items() if row[name] is not None}
+        words = {name: feature.int2str(row[name]) for name, feature in names.items() if row[name] is not None}
+        yield row | words, sounds
 
 
 def _row(root: Path, file: Path, number: int, audio: Any, labels: dict[str, str]) -> Row:
