@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from earmark.data import layouts
 from earmark.data.errors import DataError
 from earmark.data.layouts import LayoutError, Row
 from earmark.data.manifest import Part, read_manifest, write_manifest
 from earmark.data.schema import Card, Segments
+from earmark.data.window import open_part
 
 CHUNK = 256
 READERS = 8  # files read at once: checksums wait for the disk
@@ -110,7 +110,8 @@ def _described(card: Card, base: Path, row: Row) -> tuple[dict[str, str], str | 
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        columns["sha256"] = _sha256(path, part)
+        with open_part(path, part.offset, part.size) as file:
+            columns["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         return columns, str(error)
     lengths = {"seconds": f"{header.seconds:.6g}", "sample_rate": header.sample_rate, "channels": header.channels}
     return columns | {name: str(value) for name, value in lengths.items()}, None
@@ -129,35 +130,23 @@ def _keep(content: bytes, path: Path) -> None:
 def look(path: Path, part: Part | None = None) -> tuple[str, Header]:
     """Checksum and header of a file, or of a member of an archive. Raises ValueError where it is no audio."""
     part = part or Part()
-    if part.offset is None:
-        return _sha256(path, part), header(path, part.name(path))
-    with path.open("rb") as file:
-        file.seek(part.offset)
-        content = file.read(part.size)
-    return hashlib.sha256(content).hexdigest(), header(io.BytesIO(content), part.name(path))
+    with open_part(path, part.offset, part.size) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), header(file, part.name(path))
 
 
-def _sha256(path: Path, part: Part) -> str:
-    with path.open("rb") as file:
-        if part.offset is None:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(part.offset)
-        return hashlib.sha256(file.read(part.size)).hexdigest()
-
-
-def header(file: Path | io.BytesIO, name: Path) -> Header:
+def header(file: BinaryIO, name: Path) -> Header:
     """Length, rate and channels of an audio file; little of it is read. Raises ValueError where it is none."""
     import av
     import soundfile
 
+    file.seek(0)
     try:
         info = soundfile.info(file)
         return Header(info.frames / info.samplerate, info.samplerate, info.channels)
     except soundfile.LibsndfileError:
-        if isinstance(file, io.BytesIO):
-            file.seek(0)
+        file.seek(0)
     try:
-        with av.open(file if isinstance(file, io.BytesIO) else str(file)) as container:
+        with av.open(file) as container:
             stream: Any = container.streams.audio[0]
             whole: Any = getattr(container, "duration", 0) or 0
             length = stream.duration * stream.time_base if stream.duration else whole / 1e6
