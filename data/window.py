@@ -24,7 +24,7 @@ class _Window(io.RawIOBase):
         self._at = max(base + offset, 0)
         return self._at
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer) -> int:
         self._file.seek(self._offset + self._at)
         content = self._file.read(max(min(len(buffer), self._size - self._at), 0))
         buffer[: len(content)] = content

@@ -16,6 +16,7 @@ from earmark.data import audio, cards, checks, tables
 from earmark.data.errors import DataError
 from earmark.data.manifest import ManifestError, read_manifest, write_manifest
 from earmark.data.schema import Card, Source, Task, TaskKind
+from earmark.reports.scores import read_scores
 from earmark.run import Plan
 from earmark.store.jobs import prepare
 from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset
@@ -138,12 +139,20 @@ def test_a_file_that_is_no_audio_stays_for_the_run_to_count(folder):
         audio.read_clip(clips[-1])
 
 
-def test_runs_take_comma_lists_of_names_and_paths(earmark_pytest, folder, small):
-    listed = f"{folder}/,small,sampler_notes"
-    done = earmark_pytest("suites/", "--data", listed, "--codec", "opus-12", "--collect-only", "-q", data=small)
+def test_a_run_takes_comma_lists_and_lists_what_is_corrupt(earmark_pytest, folder, small, tmp_path):
+    """One file of six is no audio: named on the terminal, counted in the score, and in no mean."""
+    (folder / "deep" / "5.wav").write_text("not audio")
+    listed = ["--data", f"{folder}/,small", "--data", "sampler_notes"]
+    done = earmark_pytest(
+        "suites/test_reconstruction.py", *listed, "--codec", "g711-mulaw", "-k", "test_mse", data=small
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "test_pesq_wb[opus-12-my_recordings]" in done.stdout
-    assert "test_pesq_wb[opus-12-small]" in done.stdout
+    assert "corrupt clip, in no score: my_recordings: " in done.stdout
+    found = {score.dataset: score for score in read_scores(tmp_path / "out" / "scores.jsonl") if score.metric == "mse"}
+    assert {name: (score.n, score.no_answer) for name, score in found.items()} == {
+        "my_recordings": (5, 1),
+        "small": (3, 0),
+    }
 
 
 def test_the_three_formats_give_the_same_clips(tmp_path):
