@@ -42,6 +42,7 @@ def test_a_miniature_is_indexed_as_its_publishers_mean_it(tmp_path, home, card, 
         assert audio.read_clip(clip)[0].shape == (1, 400)  # each is .05 s at 8 kHz
         assert clip.seconds == pytest.approx(0.05)
     held_out_as_its_card_says(only)
+    assert not [line for task in card.tasks for line in checks._labels(cards.load(only), task) if "none of the" in line]
 
 
 def held_out_as_its_card_says(card: Card) -> None:
@@ -226,3 +227,14 @@ def test_the_one_column_of_audio_is_found_by_its_type(tmp_path):
     table.remove_columns("recording").to_parquet(tmp_path / "a.parquet")
     with pytest.raises(LayoutError, match="no column 'audio'; it has text"):
         [*read_layout(Layout(reader="arrow", files="*.parquet"), tmp_path)]
+
+
+def test_several_labels_in_one_line_are_several_events(tmp_path):
+    rows = [{"onset": 1.0, "offset": 2.0, "label": "Speech,Dog"}, {"onset": 0.5, "offset": 3.0, "label": "Cat"}]
+    with tarfile.open(tmp_path / "wds-audio-eval-0.tar", "w") as tar:
+        trees._add(tar, "a.wav", trees.wav_bytes())
+        trees._add(tar, "a.json", json.dumps(rows).encode())
+    layout = cards.cards()["desed"].layouts[0].model_copy(update={"tars": {"test": "*eval*.tar"}})
+    (row,) = read_layout(layout, tmp_path)
+    found = [(event["label"], event["onset_s"]) for event in json.loads(row.columns["events"])]
+    assert found == [("Cat", 0.5), ("Speech", 1.0), ("Dog", 1.0)]

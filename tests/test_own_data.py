@@ -225,6 +225,13 @@ def test_check_counts_labels(tmp_path):
     assert found == ["task word: 1 labels; the card says 2"]
 
 
+def test_check_finds_labels_that_the_card_does_not_know(tmp_path):
+    found = checked(tmp_path, [{"label": x, "fold": x} for x in "abc"], **classification(labels=("a", "b")))
+    assert found == ["task word: c are none of the card's labels"]
+    with pytest.raises(ValueError, match="3 labels; expected `classes: 2` of them"):
+        classification(labels=("a", "b", "c"))
+
+
 def test_check_finds_a_speaker_on_both_sides(tmp_path):
     rows = [{"label": x, "speaker": s, "split": side} for x, s, side in
             (("a", "s1", "train"), ("b", "s1", "test"), ("a", "s2", "train"), ("b", "s3", "test"))]  # fmt: skip

@@ -148,13 +148,15 @@ def sides(spec: Any) -> list[tuple[str, str]]:
     return list(spec.items()) if isinstance(spec, dict) else [("", spec)]
 
 
-def labelled(options: dict[str, Any], theirs: str, ours: str, i: int) -> tuple[str, str]:
-    """What the publishers write into a column, and what it means."""
+def labelled(card: Card, options: dict[str, Any], theirs: str, ours: str, i: int) -> tuple[str, str]:
+    """What the publishers write into a column, and what it means: of the labels that the card knows, where it does."""
     words = (options.get("values") or {}).get(ours)
     if words:
         code = list(words)[i % len(words)]
         return code, str(words[code])
-    return f"{theirs}{i}", f"{theirs}{i}"
+    known = next((task.labels for task in card.tasks if task.target == ours and task.labels), None)
+    label = known[i % len(known)] if known else f"{theirs}{i}"
+    return label, label
 
 
 # -- the general readers ----------------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def _webdataset(root: Path, card: Card, options: dict[str, Any]) -> Expected:
         with tarfile.open(path, "w") as tar:
             for i, (name, found) in enumerate(NAMES.get(card.name, [(f"clip{i}", {}) for i in range(3)])):
                 name, found = name.replace("§", str(number)), {k: v.replace("§", str(number)) for k, v in found.items()}
-                labels, columns = _sample(options, i)
+                labels, columns = _sample(card, options, i)
                 _add(tar, f"{name}.wav", wav_bytes())
                 _add(tar, f"{name}.json", json.dumps(labels).encode())
                 columns |= found | ({options.get("side", "split"): side} if side else {})
@@ -182,17 +184,18 @@ def _webdataset(root: Path, card: Card, options: dict[str, Any]) -> Expected:
     return expected
 
 
-def _sample(options: dict[str, Any], i: int) -> tuple[Any, dict[str, str]]:
+def _sample(card: Card, options: dict[str, Any], i: int) -> tuple[Any, dict[str, str]]:
     """The JSON of a sample, and its columns."""
     if keys := options.get("events"):
-        notes = [(str(60 + i), 0.5, 1.0), (str(61 + i), 0.25, 0.75)]
+        known = next(task.labels for task in card.tasks if task.kind == "events")
+        notes = [(known[i], 0.5, 1.0), (known[i + 1], 0.25, 0.75)]
         rows = [{keys["label"]: name, keys["onset"]: on, keys["offset"]: off} for name, on, off in notes]
         events = [{"label": name, "onset_s": on, "offset_s": off} for name, on, off in reversed(notes)]
         return rows, {"events": json.dumps(events)}
     if "*" in options["columns"].values():
         captions = {f"caption_{n}": f"sound {i} of {n}" for n in range(1, 6)}
         return captions, {"caption": f"sound {i} of 1", "captions": json.dumps([*captions.values()])}
-    cells = {theirs: (ours, labelled(options, theirs, ours, i)) for ours, theirs in options["columns"].items()}
+    cells = {theirs: (ours, labelled(card, options, theirs, ours, i)) for ours, theirs in options["columns"].items()}
     return (
         {theirs: code for theirs, (_, (code, _)) in cells.items()},
         {ours: word for ours, (_, word) in cells.values()},
@@ -212,7 +215,7 @@ def _tables(root: Path, card: Card, options: dict[str, Any]) -> Expected:
         path, lines = root / concrete(pattern, "x"), []
         for i in range(1, 6):
             fill = {"i": str(i), "side": side or "dev", "hex": "04bcdf"[i]}
-            line, columns = _line(options, side, i + 5 * number)
+            line, columns = _line(card, options, side, i + 5 * number)
             line |= {name: cell.format(**fill) for name, cell in cells.items()}
             for ours, theirs in (options.get("columns") or {}).items():
                 if theirs in cells and theirs in line and ours not in told:
@@ -231,7 +234,7 @@ def _tables(root: Path, card: Card, options: dict[str, Any]) -> Expected:
     return expected
 
 
-def _line(options: dict[str, Any], side: str, i: int) -> tuple[dict[str, str], dict[str, str]]:
+def _line(card: Card, options: dict[str, Any], side: str, i: int) -> tuple[dict[str, str], dict[str, str]]:
     """A line of a table, with every column that the path and the labels come from."""
     line = {name: f"{name}{i}" for name in re.findall(r"\{(\w+)\}", options["path"]) if name not in ("side", "folder")}
     columns = {}
@@ -241,7 +244,7 @@ def _line(options: dict[str, Any], side: str, i: int) -> tuple[dict[str, str], d
         if theirs in line:
             columns[ours] = line[theirs]
         else:
-            line[theirs], columns[ours] = labelled(options, theirs, ours, i)
+            line[theirs], columns[ours] = labelled(card, options, theirs, ours, i)
     for ours, theirs in (options.get("tags") or {}).items():
         on = {theirs[i % len(theirs)], theirs[(i + 7) % len(theirs)]}
         line |= {name: "1" if name in on else "0" for name in theirs}
@@ -274,7 +277,7 @@ def _arrow(root: Path, card: Card, options: dict[str, Any]) -> Expected:
             row: dict[str, Any] = {"audio": {"bytes": wav_bytes(), "path": f"{i}.wav"}}
             columns = {options.get("side", "split"): side} if side else {}
             for ours, theirs in (options.get("columns") or {}).items():
-                row[theirs], columns[ours] = labelled(options, theirs, ours, i)
+                row[theirs], columns[ours] = labelled(card, options, theirs, ours, i)
             for theirs, ours in (options.get("pairs") or {}).items():
                 row[theirs] = [0.25 * i, 0.5]
                 columns |= dict(zip(ours, (str(0.25 * i), "0.5"), strict=True))

@@ -81,7 +81,8 @@ def _members(tar: Path) -> Iterator[dict[str, Any]]:
 def _labels(found: Any, columns: Mapping[str, str], events: Mapping[str, str] | None, tar: Path) -> dict[str, str]:
     if events is not None:
         rows = found if isinstance(found, list) else found.get("events", [])
-        return {"events": json.dumps(sorted((_event(row, events) for row in rows), key=lambda row: row["onset_s"]))}
+        found = [event for row in rows for event in _events(row, events)]
+        return {"events": json.dumps(sorted(found, key=lambda event: event["onset_s"]))}
     if not isinstance(found, dict):
         raise LayoutError(f"{tar}: expected a JSON object a sample")
     text = {name: as_text(value) for name, value in found.items()}
@@ -90,9 +91,7 @@ def _labels(found: Any, columns: Mapping[str, str], events: Mapping[str, str] | 
     return renamed(text, columns, tar)
 
 
-def _event(row: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "label": str(row[keys["label"]]),
-        "onset_s": float(row[keys["onset"]]),
-        "offset_s": float(row[keys["offset"]]),
-    }
+def _events(row: Mapping[str, Any], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    """An event a label: DESED's weak ones are several in one line, parted by commas."""
+    times = {"onset_s": float(row[keys["onset"]]), "offset_s": float(row[keys["offset"]])}
+    return [{"label": label, **times} for label in str(row[keys["label"]]).split(",")]
