@@ -9,6 +9,13 @@ from earmark.data.audio import AudioError
 from earmark.data.manifest import ManifestError, read_manifest
 from earmark.tests.helpers import read_rows, voice, write_dataset, write_manifest
 
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """What a developer has got by `earmark data get` is not part of these tests."""
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
+
+
 PCM = {"PCM_16": 2**-15, "PCM_24": 2**-23, "FLOAT": 0.0}
 
 

@@ -13,6 +13,7 @@ from earmark.data.errors import DataError
 from earmark.data.index import index
 from earmark.data.layouts import READERS, LayoutError
 from earmark.data.layouts import read as read_layout
+from earmark.data.layouts.rows import Files
 from earmark.data.manifest import read_manifest
 from earmark.data.schema import Card, Layout
 from earmark.tests import trees
@@ -238,3 +239,15 @@ def test_several_labels_in_one_line_are_several_events(tmp_path):
     (row,) = read_layout(layout, tmp_path)
     found = [(event["label"], event["onset_s"]) for event in json.loads(row.columns["events"])]
     assert found == [("Cat", 0.5), ("Speech", 1.0), ("Dog", 1.0)]
+
+
+def test_files_are_found_by_name_and_folder(tmp_path):
+    for path in ("x/a/1.wav", "x/b/1.wav", "x/b/deep/1.wav", "1.wav", "x/train_splits/[odd] *.wav"):
+        trees.write(tmp_path / path, "x")
+    files = Files(tmp_path)
+    assert [files.at(p) for p in ("**/a/1.wav", "**/b/1.wav", "**/deep/1.wav")] == [
+        "x/a/1.wav", "x/b/1.wav", "x/b/deep/1.wav"
+    ]  # fmt: skip
+    assert (files.at("1.wav"), files.at("b/1.wav"), files.at("x/*/1.wav")) == ("1.wav", None, "x/a/1.wav")
+    assert files.at("**/*train*/[odd] *.wav") == "x/train_splits/[odd] *.wav"
+    assert files.at("**/c/1.wav") is None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed
+from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed, sides
 from earmark.data.manifest import as_text
 
 
@@ -30,8 +30,7 @@ def read(
 
     Audio is an `Audio` feature (its bytes, or a file beside it), or samples and their rate.
     """
-    named = files.items() if isinstance(files, Mapping) else [("", files)]
-    for name, pattern in named:
+    for name, pattern in sides(files):
         for file in find(root, pattern):
             for number, (row, sounds) in enumerate(_rows(file)):
                 heard = audio or (sounds[0] if len(sounds) == 1 else "audio")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 class LayoutError(ValueError):
@@ -41,6 +42,32 @@ def one(root: Path, pattern: str) -> Path:
     if len(found) > 1:
         raise LayoutError(f"{root}: {len(found)} files match {pattern}, among them {found[0]}; expected one")
     return found[0]
+
+
+class Files:
+    """The files below a folder by name: looked for once, as a table may name a million of them."""
+
+    def __init__(self, root: Path) -> None:
+        self._by_name: dict[str, list[PurePosixPath]] = {}
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
+                self._by_name.setdefault(name, []).append(path)
+
+    def at(self, pattern: str) -> str | None:
+        """The relative path of a file: its name as it is, its folders with wildcards (`**/` at the start: anywhere)."""
+        anywhere = pattern.startswith("**/")
+        folders, _, name = pattern.removeprefix("**/").rpartition("/")
+        for path in sorted(self._by_name.get(name, ())):
+            ends = not folders or path.parent.match(folders)
+            if ends and (anywhere or len(path.parts) == folders.count("/") + bool(folders) + 1):
+                return path.as_posix()
+        return None
+
+
+def sides(spec: Mapping[str, str] | str) -> list[tuple[str, str]]:
+    """Side and pattern, of a card that says `train: "*.csv"`; one that names no sides has none (`""`)."""
+    return [*spec.items()] if isinstance(spec, Mapping) else [("", spec)]
 
 
 def relative(path: Path, root: Path) -> str:

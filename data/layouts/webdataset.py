@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed
+from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed, sides
 from earmark.data.manifest import as_text
 
 AUDIO = ("flac", "wav", "mp3", "ogg", "opus", "m4a")
@@ -33,8 +33,7 @@ def read(
     list, `*0` the first of them. events: `label`, `onset`, `offset` -> the keys in a JSON that is a list of events.
     match: the named groups that are found in a member's name are columns too.
     """
-    named = tars.items() if isinstance(tars, Mapping) else [("", tars)]
-    for name, pattern in named:
+    for name, pattern in sides(tars):
         for tar in find(root, pattern):
             for sample in _samples(tar):
                 audio = next((kind for kind in AUDIO if kind in sample), None)
