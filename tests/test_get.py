@@ -197,7 +197,8 @@ def run(*arguments: str):
 def test_a_dataset_is_ready_by_one_command(record, home, monkeypatch):
     monkeypatch.delenv("EARMARK_DATA", raising=False)
     before = run("ls", "--all")
-    assert "esc50 is not here; run: earmark data get esc50" in before.stdout
+    assert "earmark data get esc50" in before.stdout
+    assert "ask: https://github.com/MTG/mtg-jamendo-dataset" in before.stdout
     assert "esc50" not in run("ls").stdout
     done = run("get", "esc50")
     assert done.exit_code == 0, done.output
