@@ -220,8 +220,20 @@ def having(dataset: Dataset, column: str) -> Dataset:
     return _dataset(dataset.card, [clip for clip in dataset.clips if clip.fields.get(column)], dataset.limit)
 
 
+# What of a card its datasets' fingerprint follows. A card may say more of itself (homepage, layouts, counts, labels)
+# without its scores being of other data; thresholds and stored results go by the fingerprint.
+_ASKED: Any = {
+    **dict.fromkeys(("name", "title", "version", "domain", "uses", "licence", "citation"), True),
+    "source": {"folder", "dataset"},
+    "tasks": {"__all__": {"name", "kind", "target"}},
+}
+
+
 def _dataset(card: Card, clips: Sequence[Clip], limit: int | None) -> Dataset:
-    digest = hashlib.sha256(card.model_dump_json().encode())
+    """The fingerprint follows the card's questions, what it holds out from all of them, and every clip."""
+    digest = hashlib.sha256(card.model_dump_json(include=_ASKED).encode())
+    if card.held_out:
+        digest.update(card.held_out.model_dump_json().encode())
     for clip in clips:
         digest.update(repr(sorted(clip.fields.items())).encode())
     return Dataset(card, tuple(clips), limit, digest.hexdigest()[:16])

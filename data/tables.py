@@ -57,7 +57,7 @@ def _task(card: Card, number: int) -> str:
 def _held_out(card: Card) -> str:
     rule = card.held_out
     if not card.tasks or rule is None:
-        return "its folds or split, else 5 folds" if card.tasks else ""
+        return "its folds or split, else 5 folds by group" if card.tasks else ""
     return f"{rule.column}, as published" if rule.column else f"{rule.folds} folds by {rule.by}"
 
 
