@@ -45,6 +45,8 @@ def ls(everything: Annotated[bool, typer.Option("--all", help="also those that a
             if everything or not away:
                 size = [str(card.clips or ""), _away(card)] if away else _size(card)
                 table.add_row(card.name, card.domain, *size, ", ".join(card.uses), card.licence, card.title)
+    for column in table.columns:
+        column.overflow = "fold"  # an address must not be cut
     Console().print(table)
     if everything:
         typer.echo("where you have it already: earmark data index NAME --root FOLDER")
