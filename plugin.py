@@ -68,7 +68,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAMES",
-        help="datasets, comma separated: names, 'sampler', 'real'",
+        help="datasets, comma separated: names, 'sampler', 'real', 'all', or paths of your own: folder/, .csv, .jsonl, "
+        ".parquet, .yaml; default: all that are here, else the sampler",
     )
     group.addoption(
         "--encoder",

@@ -20,7 +20,7 @@ def lines(run: Run) -> list[str]:
     table = terminal(in_order([Score.from_dict(entry["score"]) for entry in run.results]))
     outside = [f"{OUTSIDE} the metric was not validated for such audio"] if OUTSIDE in table else []
     where = f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report"
-    return [table, *outside, *_ungated_lines(run), *_failed_lines(run), where]
+    return [table, *outside, *_ungated_lines(run), *_corrupt_lines(run), *_failed_lines(run), where]
 
 
 def describe(score: Score) -> str:
@@ -48,6 +48,18 @@ def _ungated_lines(run: Run) -> list[str]:
         if entry.get("ungated"):
             reasons[entry["ungated"]] = reasons.get(entry["ungated"], 0) + 1
     return [f"not gated: {count} scores: {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
+
+
+def _corrupt_lines(run: Run, most: int = 10) -> list[str]:
+    """The recordings that could not be read, whoever codes them: what is wrong with a file begins with its name."""
+    wrong = {
+        f"corrupt clip, in no score: {row['dataset']}: {row['error']}": None
+        for entry in run.results
+        for row in entry["clips"]
+        if row["error"] and row["error"].partition(": ")[0].endswith(row["clip"].partition("[")[0])
+    }
+    more = [f"... and {len(wrong) - most} more, all in clips.parquet"] if len(wrong) > most else []
+    return [*wrong][:most] + more
 
 
 def _failed_lines(run: Run, most: int = 10) -> list[str]:
