@@ -66,8 +66,8 @@ def test_k_selects_one_codec_and_nothing_else(earmark_pytest, small):
     listed = [line for line in done.stdout.splitlines() if "::" in line]
     assert len(listed) > 15
     assert all("[opus-12" in line for line in listed)
-    assert {line.split("::")[0] for line in listed} == {
-        "suites/test_available.py", "suites/test_contract.py", "suites/test_reconstruction.py"
+    assert {line.split("::")[0] for line in listed} >= {
+        "suites/test_available.py", "suites/test_contract.py", "suites/test_reconstruction.py", "suites/test_speed.py"
     }  # fmt: skip
 
 
