@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -21,7 +23,9 @@ class Curve:
     high: Sequence[float] | None = None
 
 
-def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False) -> bytes:
+def curves(
+    lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False, log_y: bool = False
+) -> bytes:
     """Curves by name in one plot, with a legend where there are several. Returns a PNG.
 
     The figure is drawn without pyplot, whose figures are the process's.
@@ -37,9 +41,25 @@ def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, l
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if log_x:
         axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize="small")
+    return png(figure)
+
+
+def heat_map(values: np.ndarray, title: str, x_label: str, y_label: str) -> bytes:
+    """A matrix as colours with its numbers, rows downwards; what is not there is left white. Returns a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    figure.colorbar(axes.imshow(values, cmap="viridis"))
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize="x-small", color="white")
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
     return png(figure)
 
 
