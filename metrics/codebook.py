@@ -54,15 +54,16 @@ def relative_entropy(clips: Clips, codebook: int, size: int) -> float:
     return min(1.0, entropy_bits(np.concatenate(sequences(clips, codebook))) / float(np.log2(size)))
 
 
-def bigram_entropy(clips: Clips, codebook: int, limit: float = CHANCE_LIMIT) -> float:
-    """What is left to know of a token when the one before is known, in bits: H(X_t) - I(X_t; X_t-1).
+def bigram_entropy(clips: Clips, codebook: int, size: int, limit: float = CHANCE_LIMIT) -> float:
+    """What is left to know of a token when the one before is known, in bits, whatever V: H(X_t) - I(X_t; X_t-1).
 
     The information is corrected for chance (`information.shared_information`). Raises MetricError where there are not
     enough tokens; 0 where one code alone is used.
 
-    >>> round(bigram_entropy([np.arange(4000)[None] % 4], 0), 9)
+    >>> round(bigram_entropy([np.arange(4000)[None] % 4], 0, 4), 9)
     0.0
     """
+    del size
     rows = [row for row in sequences(clips, codebook) if len(row) > 1]
     if not rows:
         raise MetricError("not enough tokens: no clip has two")
@@ -90,12 +91,13 @@ def block_entropies(clips: Clips, codebook: int, longest: int = 4, shuffle: bool
     return found
 
 
-def mean_run_length(clips: Clips, codebook: int) -> float:
-    """Mean length of runs of the same token, in tokens.
+def mean_run_length(clips: Clips, codebook: int, size: int) -> float:
+    """Mean length of runs of the same token, in tokens, whatever V.
 
-    >>> mean_run_length([np.array([[7, 7, 7, 2]]), np.array([[2, 2]])], 0)  # runs of 3, 1 and 2
+    >>> mean_run_length([np.array([[7, 7, 7, 2]]), np.array([[2, 2]])], 0, 8)  # runs of 3, 1 and 2
     2.0
     """
+    del size
     rows = [row for row in sequences(clips, codebook) if len(row)]
     if not rows:
         raise MetricError("there is no token to count")

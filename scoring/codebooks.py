@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset
 from earmark.metrics import codebook as use
-from earmark.metrics.information import CHANCE_LIMIT
 from earmark.reports.plots import Curve
 from earmark.scoring.found import Found, statistic_of
 from earmark.scoring.stability import token_outcomes
@@ -47,8 +47,8 @@ def tokens_of(entry: Entry, dataset: Dataset, store: Store) -> Tokens:
 
 def bigram_entropy(tokens: Tokens, codebooks: Sequence[int]) -> Found:
     """What is left to know of a token when the one before is known; no answer where there are not enough."""
-    asked = tokens.found(lambda clips, k, _: use.bigram_entropy(clips, k, CHANCE_LIMIT), codebooks, smooth=False)
-    return asked if asked.n == 0 else tokens.found(lambda clips, k, _: use.bigram_entropy(clips, k, 1.0), codebooks)
+    asked = tokens.found(use.bigram_entropy, codebooks, smooth=False)
+    return asked if asked.n == 0 else tokens.found(partial(use.bigram_entropy, limit=1.0), codebooks)
 
 
 def zipf(tokens: Tokens, codebook: int) -> Curve:

@@ -126,7 +126,7 @@ def test_noise(codec, few, kind, store, scores, gate):
 @reconstructs
 @pytest.mark.parametrize("kind", NOISES)
 def test_what_is_made_of_noise(codec, few, kind, store, scores, gate):
-    """Whether what comes back of a noisy clip is nearer to the noisy one (towards 1) or to the clean one (towards 0)."""
+    """Whether what comes back of a noisy clip is nearer to the noisy one (towards 1) or the clean one (towards 0)."""
     found = {snr: quality.noise_followed(codec, few, store, Noise(kind, snr)) for snr in SNRS_DB}
     lines = {codec.name: curve(found)}
     attach(curves(lines, f"Nearer to the clean (0) or to the noisy clip (1): {kind}", "SNR in dB", "share"), kind)
