@@ -129,33 +129,42 @@ def _enough(statistic: Callable, items: Mapping, dataset: Dataset, errors: Mappi
 def in_context(
     entry: Entry, dataset: Dataset, store: Store, seconds: float, contexts_s: Iterable[float]
 ) -> dict[float, Change]:
-    """The middle of each clip encoded with so much around it, against the same frames of the whole clip."""
+    """The middle of each clip encoded with so much around it, against the same frames of the whole clip.
+
+    A clip that is no longer than a context asks for is not asked: it would be compared with itself.
+    """
     whole = dict(zip(dataset.clips, token_outcomes(entry, dataset, store), strict=True))
     frames = max(entry.info.strides, default=1)  # whole groups of frames, where codebooks have rates of their own
     rate = entry.info.sample_rate or 0
     hop = round(rate / (entry.info.frame_rate or 1)) * frames
-    long_enough = [clip for clip, made in whole.items() if made.error or made.facts["samples"] >= 2 * seconds * rate]
-    short = {clip.id: f"shorter than {2 * seconds:g} s" for clip in dataset.clips if clip not in long_enough}
     found = {}
     for context_s in contexts_s:
+        needed = seconds + 2 * context_s + 2 * hop / rate
+        asked = [clip for clip, made in whole.items() if made.error or made.facts["samples"] >= needed * rate]
+        short = {clip.id: f"shorter than {needed:g} s" for clip in dataset.clips if clip not in asked}
         excerpt = Excerpt(seconds, context_s, hop)
-        made = change(entry, of(dataset, long_enough), store, (excerpt,))
+        made = change(entry, of(dataset, asked), store, (excerpt,))
         pairs = {}
-        for clip in long_enough:
+        for clip in asked:
             if clip.id in made.pairs:
-                first, start, count = (place * frames for place in excerpt.place(whole[clip].facts["samples"], rate))
-                before, after = made.pairs[clip.id]
-                pairs[clip.id] = (before[:, start : start + count], after[:, start - first :][:, :count])
+                places = excerpt.place(whole[clip].facts["samples"], rate)
+                pairs[clip.id] = _middle(*made.pairs[clip.id], *(place * frames for place in places))
         found[context_s] = Change(dataset, pairs, made.errors, short)
     return found
+
+
+def _middle(whole: np.ndarray, part: np.ndarray, first: int, start: int, count: int) -> Pair:
+    """The frames of the middle in the codes of the whole clip, and in those of the excerpt that begins at `first`."""
+    return whole[:, start : start + count], part[:, start - first :][:, :count]
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
 def curve(found: Mapping[float, Found]) -> Curve:
-    """What was found at each x, as a line with its intervals."""
-    return Curve(list(found), *zip(*((one.value, one.low, one.high) for one in found.values()), strict=True))
+    """What was found at each x, as a line with its intervals; nothing where there is no answer."""
+    points = [(x, one.value, one.low, one.high) for x, one in found.items() if one.n]
+    return Curve(*zip(*points, strict=True)) if points else Curve([], [])
 
 
 def slope(found: Mapping[float, Found], dataset: Dataset) -> Found:
@@ -163,7 +172,8 @@ def slope(found: Mapping[float, Found], dataset: Dataset) -> Found:
     last = [*found.values()][-1]
     clips = [clip for clip in last.values if all(clip in one.values for one in found.values())]
     rows = np.array([[one.values[clip] for clip in clips] for one in found.values()])
-    slopes = np.polyfit([*found], rows, 1)[0] if clips else []
+    steps = np.array([*found]) - np.mean([*found])
+    slopes = steps @ (rows - rows[0]) / (steps @ steps)  # less the first row, so that what stays has exactly 0
     return mean_of(dict(zip(clips, map(float, slopes), strict=True)), dataset, last.errors, last.no_answer)
 
 
