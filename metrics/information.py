@@ -31,7 +31,8 @@ def information_kept(pairs: Sequence[Pair], codebook: int, limit: float = CHANCE
     Raises MetricError where there are not enough tokens, or one code alone.
     """
     rows = [compared(*pair)[codebook] for pair in pairs]
-    return shared_information(*(np.concatenate(side) for side in zip(*rows, strict=True)), limit=limit)
+    before, after = (np.concatenate(side) for side in zip(*rows, strict=True))
+    return shared_information(before, after, limit)
 
 
 def shared_information(x: np.ndarray, y: np.ndarray, limit: float = CHANCE_LIMIT, seed: int = 0) -> float:

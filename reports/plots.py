@@ -39,10 +39,8 @@ def curves(
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, alpha=0.2)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    if log_x:
-        axes.set_xscale("log")
-    if log_y:
-        axes.set_yscale("log")
+    if any(len(line.x) for line in lines.values()):  # matplotlib cannot scale nothing by its logarithm
+        axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize="small")

@@ -161,13 +161,16 @@ def _middle(whole: np.ndarray, part: np.ndarray, first: int, start: int, count: 
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def curve(found: Mapping[float, Found]) -> Curve:
+Sweep = Mapping[int, Found] | Mapping[float, Found]
+
+
+def curve(found: Sweep) -> Curve:
     """What was found at each x, as a line with its intervals; nothing where there is no answer."""
     points = [(x, one.value, one.low, one.high) for x, one in found.items() if one.n]
     return Curve(*zip(*points, strict=True)) if points else Curve([], [])
 
 
-def slope(found: Mapping[float, Found], dataset: Dataset) -> Found:
+def slope(found: Sweep, dataset: Dataset) -> Found:
     """The change a step of x: a straight line through each clip's values, by least squares; the mean over clips."""
     last = [*found.values()][-1]
     clips = [clip for clip in last.values if all(clip in one.values for one in found.values())]
