@@ -14,7 +14,8 @@ def pixels(png):
 
 def test_curves_of_one_two_and_no_points():
     drawn = [
-        curves({"a": Curve(range(len(y)), y, y, y)}, "t", "x", "y", log_x=True, log_y=True) for y in ([], [1], [1, 2])
+        curves({"a": Curve(range(1, len(y) + 1), y, y, y)}, "t", "x", "y", log_x=True, log_y=True)
+        for y in ([], [1], [1, 2])
     ]
     assert [pixels(png).shape for png in drawn] == [(400, 700, 3)] * 3
     assert len({*drawn}) == 3
