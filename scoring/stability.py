@@ -104,8 +104,9 @@ def information_kept(change: Change, codebooks: Sequence[int]) -> Found:
     return _enough(kept, change.pairs, change.dataset, change.errors)
 
 
-def information_shared(codes: Mapping[str, np.ndarray], errors: Mapping[str, str], dataset: Dataset,
-                       books: Sequence[tuple[int, int]]) -> Found:  # fmt: skip
+def information_shared(
+    codes: Mapping[str, np.ndarray], errors: Mapping[str, str], dataset: Dataset, books: Sequence[tuple[int, int]]
+) -> Found:
     """What the tokens of one codebook tell of another's, of the same frames: the mean of pairs of codebooks."""
 
     def shared(clips: Sequence[np.ndarray], limit: float = 1.0) -> float:
