@@ -81,6 +81,7 @@ def token_edit_distance(before: np.ndarray, after: np.ndarray, codebook: int | N
     """Edits (insert, delete, replace) that turn one token sequence into the other, over the longer one's length.
 
     In [0, 1], the mean of the codebooks; what is no token is left out. Unlike the same-ID ratio it forgives a shift.
+    Raises MetricError where there is no token.
 
     >>> token_edit_distance(np.array([[1, 2, 3, 4]]), np.array([[2, 3, 4, 5]]))  # one deleted, one inserted
     0.5
@@ -90,6 +91,9 @@ def token_edit_distance(before: np.ndarray, after: np.ndarray, codebook: int | N
     rows = list(zip(before, after, strict=True))
     rows = rows if codebook is None else rows[codebook : codebook + 1]
     tokens = [(x[x >= 0].tolist(), y[y >= 0].tolist()) for x, y in rows]
+    tokens = [(x, y) for x, y in tokens if x or y]
+    if not tokens:
+        raise MetricError("there is no token to compare")
     return float(np.mean([Levenshtein.normalized_distance(x, y) for x, y in tokens]))
 
 

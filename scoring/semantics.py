@@ -70,7 +70,7 @@ def compared(entry: Entry, dataset: Dataset, store: Store, codebook: int | None 
     """Every clip of repeated texts compared with every other."""
     made = dict(zip(dataset.clips, token_outcomes(entry, dataset, store), strict=True))
     errors = {clip.id: outcome.error for clip, outcome in made.items() if outcome.error}
-    clips = tuple(clip for clip in dataset.clips if clip.id not in errors)
+    clips = tuple(clip for clip, outcome in made.items() if not outcome.error and (outcome.arrays["codes"] >= 0).any())
     store.beat(f"comparing the tokens of {len(clips)} clips")
     return Repeated(
         dataset,

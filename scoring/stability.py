@@ -13,7 +13,7 @@ import numpy as np
 
 from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset, of
-from earmark.metrics import information, tokens
+from earmark.metrics import MetricError, information, tokens
 from earmark.metrics.tokens import Pair
 from earmark.reports.plots import Curve
 from earmark.scoring.found import Found, mean_of, statistic_of
@@ -84,8 +84,13 @@ def edit_distance(change: Change) -> Found:
 
 
 def _of_clips(change: Change, metric: Callable[[np.ndarray, np.ndarray], float]) -> Found:
-    values = {clip: metric(*pair) for clip, pair in change.pairs.items()}
-    return mean_of(values, change.dataset, change.errors, change.no_answer)
+    values, no_answer = dict[str, float](), dict(change.no_answer)
+    for clip, pair in change.pairs.items():
+        try:
+            values[clip] = metric(*pair)
+        except MetricError as error:
+            no_answer[clip] = str(error)
+    return mean_of(values, change.dataset, change.errors, no_answer)
 
 
 def best_lag(change: Change, entry: Entry, shift_ms: float) -> int:

@@ -137,6 +137,13 @@ def test_what_lies_around_matters_to_who_hears_it(store, dataset):
     assert all(stability.same_ids(change).value < 0.05 for change in found.values())
 
 
+def test_a_clip_without_tokens_is_no_failure(dataset):
+    clips, nothing = [clip.id for clip in dataset.clips], np.zeros((2, 0), int)
+    change = stability.Change(dataset, {clips[0]: (nothing, nothing), clips[1]: (np.ones((2, 3)),) * 2}, {}, {})
+    found = stability.same_ids(change)
+    assert (found.value, found.n, [*found.no_answer], found.errors) == (1, 1, [clips[0]], {})
+
+
 def test_the_slope_is_that_of_each_clip(dataset):
     clips = [clip.id for clip in dataset.clips][:2]
     found = {x: mean_of(dict(zip(clips, (1 - 0.1 * x, 0.5 + 0.3 * x), strict=True)), dataset) for x in (1, 2, 3)}

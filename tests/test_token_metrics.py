@@ -48,7 +48,7 @@ def test_codebooks_weigh_alike_whatever_their_rate():
 
 def test_no_token_is_no_answer():
     nothing = np.full((2, 5), -1)
-    for metric in (tokens.same_id_ratio, lambda x, y: tokens.same_id_kappa([(x, y)])):
+    for metric in (tokens.same_id_ratio, tokens.token_edit_distance, lambda x, y: tokens.same_id_kappa([(x, y)])):
         with pytest.raises(MetricError, match="no token"):
             metric(nothing, nothing)
 
