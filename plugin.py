@@ -19,6 +19,7 @@ import pytest
 
 from earmark import paths, progress, summary
 from earmark import thresholds as thresholds_file
+from earmark.baseline import BaselineGate
 from earmark.codecs import registry
 from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry, Status
@@ -94,7 +95,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
     group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
+    group.addoption(
+        "--baseline", type=Path, metavar="DIR", help="the --reports of an earlier run: fail what got worse since"
+    )
     group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
+    group.addoption(
+        "--continue-run",
+        action="store_true",
+        help="add to the last run in --reports, as one: its scores and results stay",
+    )
     group.addoption("--reports", type=Path, default=Path("reports/out"), metavar="DIR", help="where scores are written")
 
 
@@ -123,11 +132,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     run = _run(config)
     if not hasattr(config, "workerinput"):
-        _judge(config)
+        judge = _judge(config)
+        if config.option.baseline:
+            gate = BaselineGate(config.option.baseline, run, judge, Path(config.option.allure_report_dir))
+            config.pluginmanager.register(gate, "earmark-baseline")
         from earmark.reports.allure import clean
 
         _CONTROLLER.append(config)
-        if not config.option.collectonly:
+        if not (config.option.collectonly or config.option.continue_run):
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
         if workers := len(
@@ -235,10 +247,17 @@ def _resolve(config: pytest.Config) -> Plan:
         limit=option.limit or PRESETS[option.preset].clips,
         heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
         preset=option.preset,
-        run=uuid.uuid4().hex,
+        run=_last_run(_out(config)) if option.continue_run else uuid.uuid4().hex,
         encoders=_encoders(option.encoder),
         optional=metric_registry.optional(),
     )
+
+
+def _last_run(out: Path) -> str:
+    """The name of the run that wrote last into a folder; a new one where none did."""
+    path = out / "scores.jsonl"
+    found = score_files.read_scores(path) if path.is_file() else []
+    return found[-1].run if found else uuid.uuid4().hex
 
 
 def _encoders(specs: list[str]) -> list[Entry]:
@@ -298,7 +317,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
     config, worker = report.node.config, report.node.gateway.id
     if _MONITOR not in config.stash:
         return
-    from earmark.reports.allure.crash import write_crash
+    from earmark.reports.allure.written import write_result
 
     monitor = config.stash[_MONITOR]
     last, trace = monitor.last(worker), monitor.trace(worker)
@@ -306,7 +325,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
     message = f"infrastructure fault: worker {worker} crashed while running {crashitem}: {reason}"
     report.longrepr = "\n".join(part for part in (message, trace) if part)
     params = last["params"] if last.get("test") == crashitem else {}
-    write_crash(Path(config.option.allure_report_dir), crashitem, params, message, trace)
+    write_result(Path(config.option.allure_report_dir), crashitem, params, "broken", message, trace)
 
 
 # -- collection: codecs x datasets ------------------------------------------------------------------------------------
@@ -353,10 +372,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A question that no codec or no dataset of this run is for is left out, rather than skipped by pytest."""
     if _RUN not in config.stash:
         return
+    _without_speed(config, items)
     empty = [item for item in items if "NOTSET" in getattr(getattr(item, "callspec", None), "id", "")]
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
+
+
+def _without_speed(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Beside other workers nothing can be timed (pytest-benchmark switches itself off): those tests are left out."""
+    if _alone(config):
+        return
+    timed = [item for item in items if item.path.stem == "test_speed"]
+    if timed:
+        config.hook.pytest_deselected(items=timed)
+        items[:] = [item for item in items if item not in timed]
+
+
+def _alone(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput") and not config.pluginmanager.hasplugin("dsession")
 
 
 # -- fixtures ---------------------------------------------------------------------------------------------------------
@@ -483,7 +517,7 @@ def _judge(config: pytest.Config) -> Thresholds:
         names = thresholds_file.Names(
             codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
             suites=suites,
-            datasets=[*cards.cards(), *(card.name for card in plan.cards)],
+            datasets=[*cards.cards(), *(card.name for card in plan.cards), "synthetic"],
             metrics=metric_names(entry.name for entry in plan.encoders),
             variants=metric_variants(),
         )
@@ -574,9 +608,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _write_allure(run: Run, results: Path) -> None:
     from earmark.reports import allure
 
-    measured = [Score.from_dict(entry["score"]) for entry in run.results]
-    if not measured:
+    if not run.results:
         return
+    written = score_files.read_scores(run.out / "scores.jsonl")
+    measured = [score for score in written if score.run == run.plan.run]  # of the run that this one continues, too
     allure.write_environment(results, {**measured[0].versions, "device": measured[0].device, "preset": run.plan.preset})
     allure.write_categories(results)
     allure.write_performance(results, measured)
@@ -593,6 +628,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"earmark: device {run.device}, preset {run.plan.preset}, store {paths.home() / 'store'}",
         f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
         f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
+        *([] if _alone(config) else ["speed: not measured beside other workers; pytest suites/test_speed.py -n 0"]),
     ]
 
 
