@@ -115,7 +115,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "suite(use, needs=None): which datasets a suite uses and what a codec must do")
+    config.addinivalue_line("markers", "suite(use, needs=None): which datasets a suite uses and what codecs must do")
     config.addinivalue_line("markers", "metric(name): left out where what that metric needs is not here")
     config.addinivalue_line("markers", "backends(kind): `backend` is each model of that kind that is here")
     config.addinivalue_line("markers", "task(kind): for datasets with labels of that kind")
@@ -435,6 +435,12 @@ def encoder(request: pytest.FixtureRequest) -> Entry:
 def dataset(request: pytest.FixtureRequest) -> Dataset:
     """The clips that this run uses."""
     return _run(request.config).dataset(request.param)
+
+
+@pytest.fixture(scope="session")
+def few(request: pytest.FixtureRequest, dataset: Dataset) -> Dataset:
+    """The clips for what takes long, such as a sweep: fewer in the quick preset."""
+    return cards.at_most(dataset, _run(request.config).plan.heavy_limit)
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,12 @@ def at_most(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
 
 def having(dataset: Dataset, column: str) -> Dataset:
     """The clips of a dataset that have a label in a column of the manifest."""
-    return _dataset(dataset.card, [clip for clip in dataset.clips if clip.fields.get(column)], dataset.limit)
+    return of(dataset, [clip for clip in dataset.clips if clip.fields.get(column)])
+
+
+def of(dataset: Dataset, clips: Sequence[Clip]) -> Dataset:
+    """A dataset of other clips of the same card, within the same limit."""
+    return _dataset(dataset.card, clips, dataset.limit)
 
 
 # What of a card its datasets' fingerprint follows. A card may say more of itself (homepage, layouts, counts, labels)

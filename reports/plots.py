@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -22,12 +24,16 @@ class Curve:
     high: Sequence[float] | None = None
 
 
-def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False) -> bytes:
+def curves(
+    lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False, log_y: bool = False
+) -> bytes:
     """Curves by name in one plot, with a legend where there are several. Returns a PNG."""
-    return png(curves_figure(lines, title, x_label, y_label, log_x))
+    return png(curves_figure(lines, title, x_label, y_label, log_x, log_y))
 
 
-def curves_figure(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False) -> Figure:
+def curves_figure(
+    lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False, log_y: bool = False
+) -> Figure:
     """The figure of `curves`, drawn without pyplot, whose figures are the process's."""
     figure, axes = _figure()
     for name, line in lines.items():
@@ -35,8 +41,8 @@ def curves_figure(lines: Mapping[str, Curve], title: str, x_label: str, y_label:
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, alpha=0.2)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    if log_x:
-        axes.set_xscale("log")
+    if any(len(line.x) for line in lines.values()):  # matplotlib cannot scale nothing by its logarithm
+        axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize="small")
@@ -64,6 +70,17 @@ def _figure() -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
     return figure, figure.add_subplot()
+
+
+def heat_map(values: np.ndarray, title: str, x_label: str, y_label: str) -> bytes:
+    """A matrix as colours with its numbers, rows downwards; what is not there is left white. Returns a PNG."""
+    figure, axes = _figure()
+    figure.colorbar(axes.imshow(values, cmap="viridis"))
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize="x-small", color="white")
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    return png(figure)
 
 
 def png(figure: Figure) -> bytes:

@@ -22,6 +22,7 @@ from earmark.store import fingerprint
 from earmark.store.jobs import Job, prepare, sound_job
 from earmark.store.shards import FINAL, Outcome
 from earmark.store.store import Store
+from earmark.store.transforms import Transform
 
 CACHED_CLIPS = 64  # clips kept at a metric's rate, so that thirty metrics do not resample each of them thirty times
 TRANSCRIPT = "transcript"  # the manifest's column
@@ -52,31 +53,34 @@ def _increase(before: Outcome, after: Outcome) -> Outcome:
     return Outcome(after.clip, {**after.facts, "value": after.facts["value"] - before.facts["value"]})
 
 
-def stored_values(metric: Metric, entry: Entry, clips: Sequence[Clip], store: Store, seed: int) -> Iterator[Outcome]:
+def stored_values(
+    metric: Metric, entry: Entry, clips: Sequence[Clip], store: Store, seed: int, steps: Transform = ()
+) -> Iterator[Outcome]:
     """The values from the store; what they are made of first, so that no worker waits for that holding a lock."""
-    job = value_job(metric, entry, seed)
+    job = value_job(metric, entry, seed, steps)
     if store.missing(job, clips):
-        store.ensure(sound_job(entry, seed), clips)
+        store.ensure(sound_job(entry, seed, steps), clips)
         if metric.model and metric.kind == "transcript":
-            store.ensure(_transcript_job(metric.model, entry, seed), clips)
+            store.ensure(_transcript_job(metric.model, entry, seed, steps), clips)
     return store.outcomes(job, clips)
 
 
-def value_job(metric: Metric, entry: Entry, seed: int = 0) -> Job:
+def value_job(metric: Metric, entry: Entry, seed: int = 0, steps: Transform = ()) -> Job:
     """What a metric's values depend on beside codec and clips: its library, its rate, its source and its model."""
     files = [metric.source_file(), checks.__file__, metric_rows.__file__]
     files += [align.__file__] if metric.aligned else []
     model = f" {metric.model.version}" if metric.model else ""
     version = f"{metric.backend} {metric.rate} {fingerprint.of_files(*map(str, files))}{model}"
-    return Job("earmark.scoring.clips:values", entry, detail=metric.base, seed=seed, version=version, model=False)
+    maker = "earmark.scoring.clips:values"
+    return Job(maker, entry, detail=metric.base, seed=seed, version=version, model=False, steps=steps)
 
 
 def values(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
     """The maker of a metric's values: fact `value` of each clip, or the error of the codec or the metric."""
     metric = METRICS[job.detail]
-    made_of = [store.outcomes(sound_job(job.entry, job.seed), clips)]
+    made_of = [store.outcomes(sound_job(job.entry, job.seed, job.steps), clips)]
     if metric.model and metric.kind == "transcript":
-        made_of.append(store.outcomes(_transcript_job(metric.model, job.entry, job.seed), clips))
+        made_of.append(store.outcomes(_transcript_job(metric.model, job.entry, job.seed, job.steps), clips))
     with one_thread():
         return [_outcome(metric, job.entry, *parts) for parts in zip(clips, *made_of, strict=True)]
 
@@ -128,15 +132,16 @@ _KINDS: dict[str, Callable[..., dict[str, float]]] = {
 # -- what a recogniser hears ------------------------------------------------------------------------------------------
 
 
-def _transcript_job(model: Backend, entry: Entry, seed: int) -> Job:
-    return Job("earmark.scoring.clips:transcripts", entry, model.name, seed, version=model.version, model=False)
+def _transcript_job(model: Backend, entry: Entry, seed: int, steps: Transform) -> Job:
+    maker = "earmark.scoring.clips:transcripts"
+    return Job(maker, entry, model.name, seed, version=model.version, model=False, steps=steps)
 
 
 def transcripts(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
     """The maker of transcripts: fact `text` of each clip's sound, as a recogniser hears it."""
     recogniser = next(model for model in backends("asr") if model.name == job.detail).load()
     with one_thread():
-        sounds = store.outcomes(sound_job(job.entry, job.seed), clips)
+        sounds = store.outcomes(sound_job(job.entry, job.seed, job.steps), clips)
         return [_heard(store, recogniser, clip, sound) for clip, sound in zip(clips, sounds, strict=True)]
 
 

@@ -131,11 +131,11 @@ def _of_clips(
     kept, notes = _without_exact(values, metric)
     interval = mean_with_interval(kept, groups, seed, weights)
     failed = [clip for clip in dataset.clips if clip.id in errors]
-    no_answer = {clip: errors.pop(clip) for clip in _without_answer(metric, failed, store, seed)}
+    no_answer = {clip: errors.pop(clip) for clip in without_answer(metric, failed, store, seed)}
     return Found(*interval, len(kept), values, errors, no_answer, notes)
 
 
-def _without_answer(metric: Metric, failed: Sequence[Clip], store: Store, seed: int) -> list[str]:
+def without_answer(metric: Metric, failed: Sequence[Clip], store: Store, seed: int) -> list[str]:
     """Those of the failed clips on which the identity codec fails too: theirs is not the codec's fault."""
     if not failed or metric.kind == "bits":
         return []

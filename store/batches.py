@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from earmark.store.store import Store
 
+    Read = Callable[[Clip], "Audio"]
     Encode = Callable[[Tensor, Tensor], list[tuple[dict[str, Any], dict[str, np.ndarray]]]]
 
 What = Literal["tokens", "sound", "latents"]
@@ -40,24 +41,24 @@ class Audio(NamedTuple):
     sample_rate: int
 
 
-def encode_batches(store: Store, entry: Entry, clips: Sequence[Clip], encode: Encode, what: What) -> list[Outcome]:
-    """Read the clips, put them through `encode(wav [B, C, L], lengths [B])`, and give the outcomes in their order.
+def encode_batches(
+    store: Store, entry: Entry, clips: Sequence[Clip], encode: Encode, what: What, read: Read
+) -> list[Outcome]:
+    """`read` the clips, put them through `encode(wav [B, C, L], lengths [B])`, and give the outcomes in their order.
 
     `encode` returns facts and arrays of each clip of its batch; sample_rate and samples (as given) are added here.
     """
     outcomes: dict[str, Outcome] = {}
-    for batch in _plan(_read_ahead(entry, clips, outcomes), store.batches(entry, what)):
+    for batch in _plan(_read_ahead(read, clips, outcomes), store.batches(entry, what)):
         store.beat(f"{entry.name}: {len(batch)} clips of {batch[0][1].wav.shape[1] / batch[0][1].sample_rate:.1f} s")
         outcomes |= {outcome.clip: outcome for outcome in _run(batch, encode, store.device)}
     return [outcomes[clip.sha256] for clip in clips]
 
 
-def _read_ahead(entry: Entry, clips: Sequence[Clip], failed: dict[str, Outcome]) -> Iterator[tuple[Clip, Audio]]:
+def _read_ahead(read: Read, clips: Sequence[Clip], failed: dict[str, Outcome]) -> Iterator[tuple[Clip, Audio]]:
     """The clips that can be read, in order, decoded by threads ahead of their use; the others go into `failed`."""
-    from earmark.store.jobs import prepare
-
     with ThreadPoolExecutor(READERS) as readers:
-        futures = [readers.submit(prepare, clip, entry.info.sample_rate, entry.info.channels) for clip in clips]
+        futures = [readers.submit(read, clip) for clip in clips]
         for clip, future in zip(clips, futures, strict=True):
             try:
                 yield clip, future.result()

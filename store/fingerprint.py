@@ -58,6 +58,13 @@ def of_maker(maker: str) -> str:
     return _hash_files(Path(str(source.__file__)) for source in (module, audio, batches, jobs))
 
 
+def of_transforms() -> str:
+    """The source of the steps before a codec, and the sampler that noise is taken from."""
+    from earmark.store import transforms
+
+    return of_files(transforms.__file__, str(transforms.SAMPLER / "manifest.csv"))
+
+
 @functools.cache
 def of_files(*paths: str) -> str:
     """The contents of source files, as they were when this process first asked."""

@@ -5,14 +5,16 @@
     latents   latents float16 [D, T] of one kind, float32 where float16 would overflow
 
 A codec that encodes and decodes has its sound made from its stored tokens, so each clip is encoded once whatever is
-asked of it. Other modules add jobs of their own (`earmark.scoring` has the metrics): a job names its maker.
+asked of it. A job may have steps (`store.transforms`): what is done to each clip before the codec is given it, rounds
+of reconstruction among them. Other modules add jobs of their own (`earmark.scoring` has the metrics): a job names its
+maker.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from earmark.data import audio
 from earmark.data.manifest import Clip
 from earmark.store.batches import Audio, encode_batches
 from earmark.store.shards import Outcome
+from earmark.store.transforms import Lost, Round, Transform
 
 if TYPE_CHECKING:
     from earmark.store.store import Store
@@ -40,6 +43,7 @@ class Job:
     maker    "module:function" of ours: `function(store, job, clips) -> outcomes`.
     version  what of the maker itself its results depend on.
     model    whether the maker runs the codec; one that does not can run anywhere.
+    steps    what is done to the clips before, in order; none: the recordings as they are.
     """
 
     maker: str
@@ -48,6 +52,7 @@ class Job:
     seed: int = 0
     version: str = ""
     model: bool = True
+    steps: Transform = ()
 
     def make(self, store: Store, clips: Sequence[Clip]) -> list[Outcome]:
         module, _, function = self.maker.partition(":")
@@ -55,12 +60,12 @@ class Job:
         return maker(store, self, clips)
 
 
-def tokens_job(entry: Entry, seed: int = 0) -> Job:
-    return Job("earmark.store.jobs:tokens", entry, seed=seed)
+def tokens_job(entry: Entry, seed: int = 0, steps: Transform = ()) -> Job:
+    return Job("earmark.store.jobs:tokens", entry, seed=seed, steps=steps)
 
 
-def sound_job(entry: Entry, seed: int = 0) -> Job:
-    return Job("earmark.store.jobs:sound", entry, seed=seed)
+def sound_job(entry: Entry, seed: int = 0, steps: Transform = ()) -> Job:
+    return Job("earmark.store.jobs:sound", entry, seed=seed, steps=steps)
 
 
 def latents_job(entry: Entry, kind: str, seed: int = 0) -> Job:
@@ -69,6 +74,8 @@ def latents_job(entry: Entry, kind: str, seed: int = 0) -> Job:
 
 def tokens(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
     """Encode: arrays `codes` int32 [K, T] and `side.*`; facts frames and bits, side information included."""
+    if job.steps and isinstance(job.steps[-1], Lost):
+        return _damaged(store, job, clips)
     info = job.entry.info
 
     def encode(wav: Any, lengths: Any) -> list[tuple[dict, dict]]:
@@ -76,7 +83,20 @@ def tokens(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
         bits = calls.nominal_bits(info, encoded)
         return [_token_parts(encoded, float(bits[row]), row) for row in range(len(wav))]
 
-    return encode_batches(store, job.entry, clips, encode, "tokens")
+    return encode_batches(store, job.entry, clips, encode, "tokens", source(store, job, clips))
+
+
+def _damaged(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
+    """The tokens of the steps before, some of them lost."""
+    *before, lost = job.steps
+    assert isinstance(lost, Lost)
+    made = store.outcomes(replace(job, steps=tuple(before)), clips)
+    return [
+        replace(outcome, arrays=outcome.arrays | {"codes": lost(outcome.arrays["codes"], clip)})
+        if not outcome.error
+        else outcome
+        for clip, outcome in zip(clips, made, strict=True)
+    ]
 
 
 def _token_parts(encoded: Encoded, bits: float, row: int) -> tuple[dict, dict]:
@@ -93,8 +113,9 @@ def tokens_are_stored(entry: Entry) -> bool:
 
 def sound(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
     """Reconstruct: array `wav`; facts sample_rate, samples (as given), over_range (beyond [-1, 1]) and bits."""
-    if tokens_are_stored(job.entry):
-        return [_decode(store, job, outcome) for outcome in store.outcomes(tokens_job(job.entry, job.seed), clips)]
+    if tokens_are_stored(job.entry) or (job.steps and isinstance(job.steps[-1], Lost)):
+        made_of = store.outcomes(tokens_job(job.entry, job.seed, job.steps), clips)
+        return [_decode(store, job, outcome) for outcome in made_of]
 
     def reconstruct(wav: Any, lengths: Any) -> list[tuple[dict, dict]]:
         decoded, bits = calls.reconstruct(store.adapter(job.entry), job.entry.info, wav, lengths, job.seed)
@@ -102,7 +123,7 @@ def sound(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
         rows = zip(decoded.cpu().numpy(), spent, strict=True)
         return [({"bits": cost}, {"wav": array}) for array, cost in rows]
 
-    made = encode_batches(store, job.entry, clips, reconstruct, "sound")
+    made = encode_batches(store, job.entry, clips, reconstruct, "sound", source(store, job, clips))
     return [_checked_sound(job, outcome, outcome.arrays["wav"]) if not outcome.error else outcome for outcome in made]
 
 
@@ -156,12 +177,41 @@ def latents(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
             for array, count in zip(found, frames, strict=True)
         ]
 
-    return encode_batches(store, job.entry, clips, embed, "latents")
+    return encode_batches(store, job.entry, clips, embed, "latents", source(store, job, clips))
 
 
 def _halved(array: np.ndarray) -> np.ndarray:
     """As float16, half the disk; as it is where a value would overflow."""
     return array.astype(np.float16) if np.abs(array).max(initial=0.0) < _FLOAT16_MAX else array
+
+
+def source(store: Store, job: Job, clips: Sequence[Clip]) -> Callable[[Clip], Audio]:
+    """What the codec is given of each clip: the recording, or its own last reconstruction, and the steps after that.
+
+    The function raises AudioError where a clip cannot be had.
+    """
+    info, after = job.entry.info, job.steps
+    before = dict[str, Outcome]()
+    if Round() in job.steps:
+        rounds = len(job.steps) - job.steps[::-1].index(Round())
+        earlier, after = job.steps[: rounds - 1], job.steps[rounds:]
+        found = store.outcomes(sound_job(job.entry, job.seed, earlier), clips)
+        before = {outcome.clip: outcome for outcome in found}
+
+    def read(clip: Clip) -> Audio:
+        given = _again(before[clip.sha256]) if before else prepare(clip, info.sample_rate, info.channels)
+        for step in after:
+            assert not isinstance(step, Lost | Round), "tokens are lost last, and a round is made by the store"
+            given = given._replace(wav=np.ascontiguousarray(step(given.wav, given.sample_rate, clip)))
+        return given
+
+    return read
+
+
+def _again(sound: Outcome) -> Audio:
+    if sound.error:
+        raise audio.AudioError(sound.error)
+    return Audio(sound.arrays["wav"], int(sound.facts["sample_rate"]))
 
 
 def prepare(clip: Clip, sample_rate: int | None, channels: int) -> Audio:

@@ -159,7 +159,8 @@ class Store:
     def folder(self, job: Job) -> Path:
         """Where a job's shards lie: the address of all that they depend on but the clips."""
         kind = self.device.partition(":")[0]
-        described = (job.maker, fingerprint.of_maker(job.maker), job.detail, job.seed, job.version, kind)
+        described = [job.maker, fingerprint.of_maker(job.maker), job.detail, job.seed, job.version, kind]
+        described += [repr(job.steps), fingerprint.of_transforms()] if job.steps else []
         return self.root / job.entry.name / self.fingerprint(job.entry) / fingerprint.digest(*described)
 
     def _kept(self, shard: Shard | None) -> dict[str, Outcome]:

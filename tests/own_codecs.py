@@ -1,5 +1,7 @@
 """Codecs as a user would write them, good and bad, for the tests to run as `earmark.tests.own_codecs:Name`."""
 
+from typing import ClassVar
+
 import torch
 
 from earmark import Encoded, Info
@@ -151,3 +153,42 @@ class Leaky(Same):
 
     def reconstruct(self, wav, lengths, seed):
         return wav * (1 + wav.abs().mean()), None
+
+
+class Frames:
+    """A codec that cannot look beyond a frame of 160 samples: each frame's level is its token, K = 2 alike."""
+
+    info = Info(name="frames", sample_rate=16000, frame_rate=100, codebook_sizes=(256, 256), domains=("speech",))
+    encoded = 0
+
+    def __init__(self, info, device): ...
+
+    def fingerprint(self):
+        return "frames"
+
+    def encode(self, wav, lengths, seed):
+        Frames.encoded += len(wav)
+        frames = lengths // 160
+        levels = wav[:, 0, : int(frames.max()) * 160].unflatten(1, (-1, 160)).abs().mean(2)
+        codes = (levels.clamp(max=1) * 255).round().long()[:, None]
+        beyond = torch.arange(codes.shape[2])[None, None] >= frames[:, None, None]
+        return Encoded(codes.masked_fill(beyond, -1).repeat(1, 2, 1), frames)
+
+    def decode(self, encoded, seed):
+        """The mean of both codebooks, less a twentieth: sound that fades from round to round."""
+        return (encoded.codes.clamp(min=0).float().mean(1, keepdim=True) / 255 * 0.95).repeat_interleave(160, dim=2)
+
+
+class Remembers:
+    """Gives back the clean sound that it was told, whatever it gets: the perfect denoiser."""
+
+    info = Info(name="remembers", sample_rate=16000)
+    clean: ClassVar[dict] = {}  # by length
+
+    def __init__(self, info, device): ...
+
+    def fingerprint(self):
+        return "remembers"
+
+    def reconstruct(self, wav, lengths, seed):
+        return torch.stack([self.clean[wav.shape[2]]]), None
