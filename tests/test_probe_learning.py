@@ -33,6 +33,11 @@ def small(name, kind="classification"):
     )
 
 
+def without_dropout(recipe):
+    options = recipe.options | ({"dropout": 0.0} if "dropout" in recipe.options else {})
+    return recipe.model_copy(update={"options": options})
+
+
 def five_folds(count):
     side = np.arange(count) % 5
     parts = [(side != at) & (side != (at + 1) % 5) for at in range(5)]
@@ -236,10 +241,7 @@ def test_events_are_read_where_they_are_there():
 @pytest.mark.parametrize(("name", "kind"), [("earmark", "events"), ("audiocodecbench", "classification")])
 def test_a_longer_clip_beside_them_changes_nothing_for_the_others(name, kind):
     rng = np.random.default_rng(8)
-    recipe = small(name, kind)
-    recipe = recipe.model_copy(
-        update={"options": recipe.options | ({"dropout": 0.0} if "dropout" in recipe.options else {})}
-    )
+    recipe = without_dropout(small(name, kind))
     features, aims, fold = features_of(recipe, 20, rng), labels_of(kind, 20, rng), five_folds(20)[0]
     longer = [*features]
     longer[fold.test[-1]] = np.tile(features[fold.test[-1]], 5)  # all are padded to it, or it has more segments
