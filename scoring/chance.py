@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,12 +14,15 @@ from earmark.scoring.found import Found
 from earmark.scoring.probes import Labelled, seconds_of, segment_counts_of
 
 
-def chance(items: Labelled, tested: np.ndarray, resolution_s: float | None, average: str = "macro") -> dict[str, Found]:
+@functools.lru_cache(maxsize=64)  # the same for every codec, protocol and kind of latents
+def chance(items: Labelled, resolution_s: float | None = None, average: str = "macro") -> Mapping[str, Found]:
     """By metric: always the most frequent class; scores at random; the mean; every event all the time; a coin.
 
-    tested: which of the clips are; resolution_s, average: as the events are scored.
+    Over the clips that are tested; resolution_s, average: as the events are scored.
     """
-    kind, n = items.task.kind, int(tested.sum())
+    kind = items.task.kind
+    tested = [*range(len(items.clips))] if kind == "verification" else tested_clips(items.folds())
+    n = len(tested)
     if kind == "verification":
         return {"eer": Found(0.5, math.nan, math.nan, "by definition", n)}
     if kind == "regression":

@@ -67,13 +67,6 @@ def _flag(protocol: str) -> list[str]:
     return [flag] if flag else []
 
 
-def _tested(items: Labelled) -> np.ndarray:
-    """Which of the clips are tested, bool [N]."""
-    if items.task.kind == "verification":
-        return np.ones(len(items.clips), bool)
-    return np.isin(np.arange(len(items.clips)), np.concatenate([fold.test for fold in items.folds()]))
-
-
 def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
     """How a protocol scores events: the length of a segment, the average over classes."""
     if items.task.kind != "events":

@@ -157,11 +157,10 @@ def test_no_better_than_chance_is_beyond_its_interval():
 
 def test_chance_by_hand(tones):
     items = labelled(tones, tones.card.tasks[0])
-    everything = np.ones(40, bool)
-    found = chance(items, everything, None)
+    found = chance(items)
     assert found["accuracy"].value == 0.25
     assert found["macro_f1"].value == pytest.approx(0.4 / 4)  # of one class 2 .25 / (1 + .25), of three 0
-    drawn = chance(labelled(tones, tones.card.tasks[3]), everything, None)
+    drawn = chance(labelled(tones, tones.card.tasks[3]))
     assert drawn["roc_auc"].value == pytest.approx(0.5, abs=0.02)
     assert 0.25 < drawn["mean_ap"].value < 0.4
     assert drawn["mean_ap"].low < drawn["mean_ap"].value < drawn["mean_ap"].high
