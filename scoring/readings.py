@@ -20,7 +20,7 @@ from earmark.probes import protocol as protocols
 from earmark.reports.intervals import jackknife_interval, mean_with_interval
 from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Labelled, Read, features, labelled, read_out
+from earmark.scoring.probes import Labelled, Read, features, labelled, read_out, tested_clips
 from earmark.store.store import Store
 
 BASELINE = "logmel"  # the encoder that a learned one must beat
@@ -126,7 +126,7 @@ def _by_seed(items: Mapping[str, Any]) -> list[str]:
 def _of_counts(read: Read, average: str) -> Found:
     from earmark.probes.events import f1
 
-    items = {clip.id: read.counts[:, at] for at, clip in enumerate(read.of.clips)}
+    items = {read.of.clips[at].id: read.counts[:, at] for at in tested_clips(read.of.folds())}
 
     def of(counts: Sequence[np.ndarray]) -> float:
         return float(np.mean([f1(by_seed, average) for by_seed in np.sum(counts, axis=0)]))
