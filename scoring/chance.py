@@ -11,7 +11,7 @@ import numpy as np
 from earmark.probes.targets import Targets
 from earmark.reports.intervals import jackknife_interval, mean_with_interval
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Labelled, seconds_of, segment_counts_of
+from earmark.scoring.probes import Labelled, seconds_of, segment_counts_of, tested_clips
 
 
 @functools.lru_cache(maxsize=64)  # the same for every codec, protocol and kind of latents

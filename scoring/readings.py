@@ -38,28 +38,20 @@ class Reading:
 
 def readings(entry: Entry, dataset: Dataset, task_kind: str, protocol: str, store: Store) -> Iterator[Reading]:
     """Every score of a protocol for the tasks of a kind: by task, by kind of latents, by metric."""
-    for task in dataset.card.tasks:
-        if task.kind == task_kind:
-            items = labelled(dataset, task)
-            for kind in entry.info.latent_kinds:
-                yield from _of_kind(entry, kind, items, protocol, store)
-
-
-def _of_kind(entry: Entry, kind: str, items: Labelled, protocol: str, store: Store) -> Iterator[Reading]:
-    found = _measured(entry, kind, items, protocol, store)
-    unheard = chance(items, _tested(items), **_of_events(items, protocol))
-    beside = {} if entry.name == BASELINE else _measured(_baseline(), "unquantized", items, protocol, store)
     title = f"{protocols.load(protocol).title}, version {protocols.load(protocol).version}"
-    for metric, value in found.items():
-        compared = {"without listening": unheard.get(metric), "log-mel": beside.get(metric)}
-        notes = [*value.notes, *_flag(protocol), *_compared(metric, value, compared)]
-        yield Reading(
-            metric, f"{items.task.name}_{protocol}_{kind.replace(':', '')}", title, replace(value, notes=notes)
-        )
-
-
-def _baseline() -> Entry:
-    return registry.find(BASELINE)
+    for task in dataset.card.tasks:
+        if task.kind != task_kind:
+            continue
+        items = labelled(dataset, task)
+        unheard = chance(items, **_of_events(items, protocol))
+        is_baseline = entry.name == BASELINE
+        beside = {} if is_baseline else _measured(registry.find(BASELINE), "unquantized", items, protocol, store)
+        for kind in entry.info.latent_kinds:
+            for metric, value in _measured(entry, kind, items, protocol, store).items():
+                compared = {"without listening": unheard[metric], "log-mel": beside.get(metric)}
+                notes = [*value.notes, *_flag(protocol), *_compared(metric, value, compared)]
+                variant = f"{task.name}_{protocol}_{kind.replace(':', '')}"
+                yield Reading(metric, variant, title, replace(value, notes=notes))
 
 
 def _flag(protocol: str) -> list[str]:

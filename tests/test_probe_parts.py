@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from earmark.data.cards import cards
 from earmark.probes import events, measures, protocol
 from earmark.probes.conv import Conv
 from earmark.probes.folds import Fold, SplitError, folds
@@ -54,6 +55,11 @@ def test_only_the_published_way_looks_at_the_test_clips_and_says_so():
         looks = any(of.select == "test" for of in found.recipes.values())
         assert looks == (name == "xares-as-published")
         assert bool(found.flag) == looks
+
+
+def test_what_differs_for_a_dataset_is_under_the_name_of_its_card():
+    named = {name for of in protocol.names() for recipe in protocol.load(of).recipes.values() for name in recipe.sets}
+    assert named <= set(cards())
 
 
 def test_an_unknown_protocol_suggests_the_nearest():
