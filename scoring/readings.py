@@ -68,15 +68,19 @@ def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
 
 
 def _compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
-    """What stands beside a score, and whether it is no better: not beyond the other's interval."""
+    """What stands beside a score, and whether it is no better: not beyond the other's interval.
+
+    Where the other has none (a coin's 0.5 is no measurement), its value must lie beyond the score's own.
+    """
     notes, sign = [], 1 if METRICS[metric].higher_is_better else -1
     for name, other in beside.items():
         if other is None:
             continue
-        interval = "" if math.isnan(other.low) else f" [{other.low:.3f}, {other.high:.3f}]"
-        notes.append(f"{name}: {other.value:.3f}{interval}")
-        end = other.high if sign > 0 else other.low
-        if not sign * value.value > sign * (other.value if math.isnan(end) else end):
+        exact = math.isnan(other.low)
+        notes.append(f"{name}: {other.value:.3f}" + ("" if exact else f" [{other.low:.3f}, {other.high:.3f}]"))
+        nearer, farther = (value.low, other.high) if sign > 0 else (value.high, other.low)
+        mine = value.value if not exact or math.isnan(nearer) else nearer
+        if not sign * mine > sign * (other.value if exact else farther):
             notes.append(f"not better than {name}")
     return notes
 
