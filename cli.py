@@ -13,6 +13,7 @@ from earmark.cli_data import data_app
 
 if TYPE_CHECKING:
     from earmark.contract import Result
+    from earmark.reports.scores import Score
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -124,33 +125,79 @@ def _say_commands(needed: dict[str, str]) -> None:
 
 
 @app.command()
-def report(reports: Reports = Path("reports/out"), html: bool = True, everything: Everything = False) -> None:
-    """Print the last run's score table, write it as Markdown and CSV, and render the Allure report.
+def report(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="scores.jsonl of several runs: only a leaderboard over all of them")
+    ] = None,
+    reports: Reports = Path("reports/out"),
+    html: bool = True,
+    everything: Everything = False,
+) -> None:
+    """Print the last run's score table, write it as Markdown and CSV, its leaderboard, and the Allure report.
 
-    Example: earmark report --reports reports/out
+    Example: earmark report --reports reports/out; earmark report runs/*/scores.jsonl
     """
     from earmark.reports import allure, tables
-    from earmark.reports.scores import read_scores
     from earmark.scoring import in_order
 
-    path = reports / "scores.jsonl"
-    if not path.is_file():
-        raise _fail(f"{path}: no scores there; run `pytest suites/` first, or name its folder with --reports")
-    try:
-        found = read_scores(path)
-        scores = in_order(score for score in found if everything or score.run == found[-1].run)
-    except ValueError as error:
-        raise _fail(error) from error
+    if files:
+        _write_leaderboard([score for file in files for score in _scores(file)], reports)
+        return
+    found = _scores(reports / "scores.jsonl")
+    scores = in_order(score for score in found if everything or score.run == found[-1].run)
     typer.echo(tables.terminal(scores))
     for name, text in (("scores.md", tables.markdown(scores)), ("scores.csv", tables.as_csv(scores))):
         (reports / name).write_text(text, encoding="utf-8")
         typer.echo(f"table:  {reports / name}")
+    _write_leaderboard(scores, reports)
     if html:
         try:
             rendered = allure.render(reports / "allure-results", reports / "report.html", reports / "history.jsonl")
         except allure.ReportError as error:
             raise _fail(error) from error
         typer.echo(f"report: {rendered.resolve()}")
+
+
+def _scores(path: Path) -> list[Score]:
+    from earmark.reports.scores import read_scores
+
+    if not path.is_file():
+        raise _fail(f"{path}: no scores there; run `pytest suites/` first, or name its folder with --reports")
+    try:
+        return read_scores(path)
+    except ValueError as error:
+        raise _fail(error) from error
+
+
+def _write_leaderboard(scores: list[Score], folder: Path) -> None:
+    """leaderboard.html, .md and .csv, with what the catalogue and the cards know of codecs and datasets."""
+    from earmark.codecs.registry import catalogue
+    from earmark.data.cards import cards
+    from earmark.reports import leaderboard
+    from earmark.reports.pictures import pictures
+    from earmark.scoring import in_order
+
+    entries, scores = catalogue(), in_order(scores)
+    names = ("feature_type", "sample_rate", "frame_rate", "num_codebooks", "bitrate_kbps", "trained_on")
+    facts = {
+        name: leaderboard.Facts(
+            **{fact: getattr(entry.info, fact) for fact in names},
+            codebook_size=max(entry.info.codebook_sizes, default=None),
+        )
+        for name, entry in entries.items()
+    }
+    board = leaderboard.board(scores, facts, {name: card.domain for name, card in cards().items()})
+    drawn = pictures(scores, {name: entry.family for name, entry in entries.items() if entry.family})
+    folder.mkdir(parents=True, exist_ok=True)
+    views = {
+        "html": leaderboard.to_html(board, drawn),
+        "md": leaderboard.to_markdown(board),
+        "csv": leaderboard.to_csv(board),
+    }
+    for kind, text in views.items():
+        path = folder / f"leaderboard.{kind}"
+        path.write_text(text, encoding="utf-8")
+        typer.echo(f"leaderboard: {path}")
 
 
 @store_app.command("ls")

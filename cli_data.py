@@ -41,20 +41,28 @@ def ls(everything: Annotated[bool, typer.Option("--all", help="also those that a
     table = Table("dataset", "domain", "clips", "minutes", "used by", "licence", "title")
     with _errors():
         for card in cards.cards().values():
-            if (why := cards.lacking(card)) and not everything:
-                continue
-            known = str(card.clips or "")
-            table.add_row(card.name, card.domain, *([known, why] if why else _size(card)), *_facts(card))
+            away = cards.lacking(card) is not None
+            if everything or not away:
+                size = [str(card.clips or ""), _away(card)] if away else _size(card)
+                table.add_row(card.name, card.domain, *size, ", ".join(card.uses), card.licence, card.title)
+    for column in table.columns:
+        column.overflow = "fold"  # an address must not be cut
     Console().print(table)
+    if everything:
+        typer.echo("where you have it already: earmark data index NAME --root FOLDER")
+
+
+def _away(card: Card) -> str:
+    """How to get what is not here, in a cell."""
+    source = card.source
+    if source.folder:
+        return "in EARMARK_DATA"
+    return source.unavailable or (f"ask: {source.ask}" if source.ask else f"earmark data get {card.name}")
 
 
 def _size(card: Card) -> list[str]:
     clips = cards.load(card).clips
     return [str(len(clips)), f"{sum(clip.seconds or 0 for clip in clips) / 60:.1f}"]
-
-
-def _facts(card: Card) -> list[str]:
-    return [", ".join(card.uses), card.licence, card.title]
 
 
 @data_app.command()

@@ -16,13 +16,15 @@ from typing import Any
 from earmark.paths import home
 
 
-def fetch_command(repo: str, revision: str | None) -> str:
-    """The command that downloads a repository at a revision (None: its newest).
+def fetch_command(repo: str, revision: str | None, files: tuple[str, ...] = ()) -> str:
+    """The command that downloads a repository, or these files of it, at a revision (None: its newest).
 
     >>> fetch_command("kyutai/mimi", "89091b3")
     'hf download kyutai/mimi --revision 89091b3'
+    >>> fetch_command("hubertsiuzdak/snac_24khz", None, ("config.json", "pytorch_model.bin"))
+    'hf download hubertsiuzdak/snac_24khz config.json pytorch_model.bin'
     """
-    return f"hf download {repo}" + (f" --revision {revision}" if revision else "")
+    return " ".join(["hf download", repo, *files]) + (f" --revision {revision}" if revision else "")
 
 
 def is_cached(repo: str, revision: str | None, files: tuple[str, ...] = ()) -> bool:

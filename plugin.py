@@ -6,6 +6,7 @@ same tests and never look at disk or CUDA to do so. Workers measure; the control
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from earmark import paths, progress, summary
 from earmark import thresholds as thresholds_file
+from earmark.baseline import BaselineGate
 from earmark.codecs import registry
 from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry, Status
@@ -44,6 +46,7 @@ _RUN = pytest.StashKey[Run]()
 _POOL = pytest.StashKey[DevicePool]()
 _MONITOR = pytest.StashKey[progress.Monitor]()
 _MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+_DEFINITIONS = pytest.StashKey[list[str]]()
 _JUDGE = pytest.StashKey[Thresholds]()
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
@@ -57,22 +60,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--codec",
         action="append",
         default=[],
-        metavar="NAME",
-        help="exact codec name, or package.module:Class; repeat it",
+        metavar="NAMES",
+        help="exact codec names, or package.module:Class, comma separated",
     )
     group.addoption(
         "--data",
         action="append",
         default=[],
         metavar="NAMES",
-        help="datasets, comma separated: names, 'sampler', 'real'",
+        help="datasets, comma separated: names, 'sampler', 'real', 'all', or paths of your own: folder/, .csv, .jsonl, "
+        ".parquet, .yaml; default: all that are here, else the sampler",
     )
     group.addoption(
         "--encoder",
         action="append",
         default=[],
         metavar="NAME",
-        help="by whose embeddings distributions are compared: exact name or package.module:Class; repeat it",
+        help="by whose embeddings distributions are compared: exact names or package.module:Class, comma separated",
     )
     group.addoption("--limit", type=int, metavar="N", help="at most N clips of each dataset, stratified by label")
     group.addoption(
@@ -92,9 +96,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="end a worker that gives no sign of life for so long (default 1800; 0: never). Without workers (-n 0) "
         "only its tracebacks are written",
     )
-    group.addoption("--require", action="append", default=[], metavar="NAME", help="fail where this codec is not ready")
+    group.addoption("--require", action="append", default=[], metavar="NAMES", help="fail where one is not ready")
     group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
+    group.addoption(
+        "--baseline", type=Path, metavar="DIR", help="the --reports of an earlier run: fail what got worse since"
+    )
     group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
+    group.addoption(
+        "--continue-run",
+        action="store_true",
+        help="add to the last run in --reports, as one: its scores and results stay",
+    )
     group.addoption("--reports", type=Path, default=Path("reports/out"), metavar="DIR", help="where scores are written")
 
 
@@ -124,11 +136,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     run = _run(config)
     if not hasattr(config, "workerinput"):
-        _judge(config)
+        judge = _judge(config)
+        if config.option.baseline:
+            gate = BaselineGate(config.option.baseline, run, judge, Path(config.option.allure_report_dir))
+            config.pluginmanager.register(gate, "earmark-baseline")
         from earmark.reports.allure import clean
 
         _CONTROLLER.append(config)
-        if not config.option.collectonly:
+        if not (config.option.collectonly or config.option.continue_run):
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
         if workers := len(
@@ -212,17 +227,16 @@ def _engine(config: pytest.Config) -> Callable | None:
 def _resolve(config: pytest.Config) -> Plan:
     """Find every codec and dataset that the options name."""
     option = config.option
-    codecs = [registry.find(spec) for spec in option.codec] or [*registry.catalogue().values()]
+    codecs = [registry.find(spec) for spec in _listed(option.codec)] or [*registry.catalogue().values()]
     twice = [name for name, count in Counter(entry.name for entry in codecs).items() if count > 1]
     if twice:
         raise registry.CatalogueError(
             f"--codec: {twice[0]!r} is there twice; give each class a name of its own in its Info"
         )
     names = {name for entry in codecs for name in (entry.name, entry.family) if name}
-    for required in option.require:
+    for required in _listed(option.require):
         if required not in names:
             raise registry.CodecNotFoundError(f"--require {required}{nearest(required, names)}")
-    data = [name.strip() for names in option.data for name in names.split(",") if name.strip()]
     try:
         keep.limit()  # a bad size is said now, and not after the run
     except ValueError as error:
@@ -232,15 +246,27 @@ def _resolve(config: pytest.Config) -> Plan:
     return Plan(
         codecs=codecs,
         statuses={entry.name: registry.status(entry) for entry in codecs},
-        cards=cards.select(data),
+        cards=cards.select(_listed(option.data)),
         limit=option.limit or PRESETS[option.preset].clips,
         heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
         trained_limit=option.limit or PRESETS[option.preset].trained_clips,
         preset=option.preset,
-        run=uuid.uuid4().hex,
-        encoders=_encoders(option.encoder),
+        run=_last_run(_out(config)) if option.continue_run else uuid.uuid4().hex,
+        encoders=_encoders(_listed(option.encoder)),
         optional=metric_registry.optional(),
     )
+
+
+def _listed(values: list[str]) -> list[str]:
+    """What an option names that may be repeated, and may hold several names between commas."""
+    return [name.strip() for names in values for name in names.split(",") if name.strip()]
+
+
+def _last_run(out: Path) -> str:
+    """The name of the run that wrote last into a folder; a new one where none did."""
+    path = out / "scores.jsonl"
+    found = score_files.read_scores(path) if path.is_file() else []
+    return found[-1].run if found else uuid.uuid4().hex
 
 
 def _encoders(specs: list[str]) -> list[Entry]:
@@ -300,7 +326,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
     config, worker = report.node.config, report.node.gateway.id
     if _MONITOR not in config.stash:
         return
-    from earmark.reports.allure.crash import write_crash
+    from earmark.reports.allure.written import write_result
 
     monitor = config.stash[_MONITOR]
     last, trace = monitor.last(worker), monitor.trace(worker)
@@ -308,7 +334,7 @@ def pytest_handlecrashitem(crashitem: str, report: Any) -> None:
     message = f"infrastructure fault: worker {worker} crashed while running {crashitem}: {reason}"
     report.longrepr = "\n".join(part for part in (message, trace) if part)
     params = last["params"] if last.get("test") == crashitem else {}
-    write_crash(Path(config.option.allure_report_dir), crashitem, params, message, trace)
+    write_result(Path(config.option.allure_report_dir), crashitem, params, "broken", message, trace)
 
 
 # -- collection: codecs x datasets ------------------------------------------------------------------------------------
@@ -355,6 +381,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A question that no codec or no dataset of this run is for is left out, rather than skipped by pytest."""
     if _RUN not in config.stash:
         return
+    _without_speed(config, items)
     preset = config.stash[_RUN].plan.preset
     empty = [
         item
@@ -365,6 +392,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
+
+
+def _without_speed(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Beside other workers nothing can be timed (pytest-benchmark switches itself off): those tests are left out."""
+    if _alone(config):
+        return
+    timed = [item for item in items if item.path.stem == "test_speed"]
+    if timed:
+        config.hook.pytest_deselected(items=timed)
+        items[:] = [item for item in items if item not in timed]
+
+
+def _alone(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput") and not config.pluginmanager.hasplugin("dsession")
 
 
 # -- fixtures ---------------------------------------------------------------------------------------------------------
@@ -381,7 +422,7 @@ def listed_codec(request: pytest.FixtureRequest) -> tuple[Entry, Status, bool]:
     """Any codec of the run, ready or not: its entry, its status, and whether `--require` names it."""
     run = _run(request.config)
     entry = run.entry(request.param)
-    required = any(name in (entry.name, entry.family) for name in request.config.option.require)
+    required = any(name in (entry.name, entry.family) for name in _listed(request.config.option.require))
     return entry, run.plan.statuses[entry.name], required
 
 
@@ -430,13 +471,13 @@ def scores(request: pytest.FixtureRequest, store: Store, record_property: Callab
         metric, preset = metric_registry.find(name), run.plan.preset
         used = dataset if "found" in of else run.dataset_for(metric, dataset)
         measured = measure(metric, codec, used, store, suite=suite, preset=preset, device=run.device_name, **of)
-        _record(request.node, measured, record_property)
+        _record(request.node, measured, summary.define(metric), record_property)
         return measured.score
 
     return score
 
 
-def _record(item: pytest.Item, measured: Measured, record_property: Callable) -> None:
+def _record(item: pytest.Item, measured: Measured, definition: str, record_property: Callable) -> None:
     """Into JUnit (plain properties), Allure (a parameter that is not part of the test's identity) and the report."""
     import allure
 
@@ -444,6 +485,9 @@ def _record(item: pytest.Item, measured: Measured, record_property: Callable) ->
     for name in ("value", "unit", "ci_low", "ci_high", "n", "failed"):
         record_property(f"{score.metric}_{name}", getattr(score, name))
     allure.dynamic.parameter(score.metric, _Unquoted(summary.describe(score)), excluded=True)
+    definitions = item.stash.setdefault(_DEFINITIONS, [inspect.getdoc(item.function) or ""])  # type: ignore[attr-defined]
+    definitions.append(f"* **{score.metric}**: {definition}")
+    allure.dynamic.description("\n\n".join(definitions))
     item.stash.setdefault(_MEASURED, []).append(
         {"score": json.loads(score.to_json()), "clips": measured.clip_rows(), "errors": measured.errors}
     )
@@ -491,7 +535,7 @@ def _judge(config: pytest.Config) -> Thresholds:
         names = thresholds_file.Names(
             codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
             suites=suites,
-            datasets=[*cards.cards(), *(card.name for card in plan.cards)],
+            datasets=[*cards.cards(), *(card.name for card in plan.cards), "synthetic"],
             metrics=metric_names(entry.name for entry in plan.encoders),
             variants=metric_variants(),
         )
@@ -582,9 +626,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _write_allure(run: Run, results: Path) -> None:
     from earmark.reports import allure
 
-    measured = [Score.from_dict(entry["score"]) for entry in run.results]
-    if not measured:
+    if not run.results:
         return
+    written = score_files.read_scores(run.out / "scores.jsonl")
+    measured = [score for score in written if score.run == run.plan.run]  # of the run that this one continues, too
     allure.write_environment(results, {**measured[0].versions, "device": measured[0].device, "preset": run.plan.preset})
     allure.write_categories(results)
     allure.write_performance(results, measured)
@@ -601,6 +646,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"earmark: device {run.device}, preset {run.plan.preset}, store {paths.home() / 'store'}",
         f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
         f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
+        *([] if _alone(config) else ["speed: not measured beside other workers; pytest suites/test_speed.py -n 0"]),
     ]
 
 

@@ -55,10 +55,11 @@ class Plan(BaseModel):
     encoders: list[Entry] = []
     optional: dict[str, str | None] = {}  # what some metrics need: the command that gets it, None where it is here
 
-    def ready(self, need: str | None) -> list[Entry]:
-        """The codecs that can run here and that have the capability which a suite needs."""
+    def ready(self, need: str | tuple[str, ...] | None) -> list[Entry]:
+        """The codecs that can run here and that have the capability, or all of those, which a suite needs."""
         ready = [entry for entry in self.codecs if self.statuses[entry.name].ready]
-        return [entry for entry in ready if need is None or need in entry.info.capabilities]
+        needs = {need} if isinstance(need, str) else set(need or ())
+        return [entry for entry in ready if needs <= set(entry.info.capabilities)]
 
     def using(self, use: str | None, task: str | None) -> list[Card]:
         """The datasets for a suite; with a task, those that have labels for it."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from earmark.reports import published
 from earmark.reports.scores import Score
 
 if TYPE_CHECKING:
+    from earmark.metrics import Metric
     from earmark.run import Run
 
 
@@ -18,7 +20,7 @@ def lines(run: Run) -> list[str]:
     table = terminal(in_order([Score.from_dict(entry["score"]) for entry in run.results]))
     outside = [f"{OUTSIDE} the metric was not validated for such audio"] if OUTSIDE in table else []
     where = f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report"
-    return [table, *outside, *_ungated_lines(run), *_failed_lines(run), where]
+    return [table, *outside, *_ungated_lines(run), *_corrupt_lines(run), *_failed_lines(run), where]
 
 
 def describe(score: Score) -> str:
@@ -28,7 +30,16 @@ def describe(score: Score) -> str:
     failed = f", {score.failed} failed" if score.failed else ""
     failed += f", {score.no_answer} without an answer" if score.no_answer else ""
     outside = ["the metric was not validated for such audio"] if score.out_of_domain else []
-    return "; ".join([f"{value}{interval}, n {score.n}{failed}", *outside, *score.notes])
+    figure = published.printed(score.codec, score.dataset, score.metric)
+    paper = [f"{published.source(figure)} prints {figure.value:g}"] if figure else []
+    return "; ".join([f"{value}{interval}, n {score.n}{failed}", *outside, *paper, *score.notes])
+
+
+def define(metric: Metric) -> str:
+    """What a metric's number means, in one line: direction, unit, best value, where it was validated, source."""
+    best = "" if metric.best is None else f", best {metric.best:g}"
+    direction = "higher is better" if metric.higher_is_better else "lower is better"
+    return f"{direction}{best}, in {metric.unit}; for {', '.join(metric.domains)}. {metric.source}"
 
 
 def _ungated_lines(run: Run) -> list[str]:
@@ -37,6 +48,18 @@ def _ungated_lines(run: Run) -> list[str]:
         if entry.get("ungated"):
             reasons[entry["ungated"]] = reasons.get(entry["ungated"], 0) + 1
     return [f"not gated: {count} scores: {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
+
+
+def _corrupt_lines(run: Run, most: int = 10) -> list[str]:
+    """The recordings that could not be read, whoever codes them: what is wrong with a file begins with its name."""
+    wrong = {
+        f"corrupt clip, in no score: {row['dataset']}: {row['error']}": None
+        for entry in run.results
+        for row in entry["clips"]
+        if row["error"] and row["error"].partition(": ")[0].endswith(row["clip"].partition("[")[0])
+    }
+    more = [f"... and {len(wrong) - most} more, all in clips.parquet"] if len(wrong) > most else []
+    return [*wrong][:most] + more
 
 
 def _failed_lines(run: Run, most: int = 10) -> list[str]:

@@ -2,7 +2,8 @@
 
 The file is keyed codec / suite / dataset / metric; codec, suite and dataset may be patterns (`opus-*`, `*`). The most
 specific entry judges: one with more names spelt out wins, and of two equals the later. `defaults:` judges the metrics
-that no entry matches. Every mistake in the file is an error that names its line and the nearest valid name.
+that no entry matches. `margins:` says how much worse than a baseline (`--baseline`) a metric may get. Every mistake in
+the file is an error that names its line and the nearest valid name.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,6 +109,11 @@ class Thresholds:
 
     entries: tuple[Threshold, ...]
     defaults: tuple[Threshold, ...]
+    margins: Mapping[str, float] = field(default_factory=dict)
+
+    def margin(self, score: Score) -> float | None:
+        """How much worse than its baseline a score may be, in its unit; None where the file does not say."""
+        return self.margins.get(score.metric)
 
     def judge(self, score: Score) -> Verdict:
         """Judge a score: NaN, and more than 1 % failed clips, fail with or without a threshold.
@@ -200,10 +206,11 @@ def load(path: Path, names: Names | None = None) -> Thresholds:
     reader = _Reader(path, tree, names)
     reader.refuse_repeated_keys(tree)
     content = reader.mapping(content or {}, ())
-    reader.known_key(content, (), ("defaults", "thresholds"))
+    reader.known_key(content, (), ("defaults", "margins", "thresholds"))
     return Thresholds(
         tuple(reader.thresholds(content.get("thresholds") or {})),
         tuple(reader.defaults(content.get("defaults") or {})),
+        reader.margins(content.get("margins") or {}),
     )
 
 
@@ -226,6 +233,13 @@ class _Reader:
 
     def defaults(self, content: Any) -> Iterable[Threshold]:
         return self.bounds(content, ("defaults",), "*", "*", "*")
+
+    def margins(self, content: Any) -> dict[str, float]:
+        for metric, value in self.mapping(content, ("margins",)).items():
+            self.known_name("metric", metric, ("margins", metric))
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                self.fail(("margins", metric), f"expected a number in the metric's unit, at least 0, found {value!r}")
+        return content
 
     def bounds(self, metrics: Any, at: tuple, codec: str, suite: str, dataset: str) -> Iterable[Threshold]:
         for metric, raw in self.mapping(metrics, at).items():

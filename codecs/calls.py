@@ -152,3 +152,12 @@ def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
         raise  # the machine's limit, not the codec's fault
     except Exception as error:
         raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error
+
+
+def full_precision(device: str) -> None:
+    """Float32 on CUDA as on the CPU, for the whole process: TF32 flips codes, and a token is right or wrong."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False

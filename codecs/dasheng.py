@@ -10,12 +10,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from earmark.codecs.contract import Info
-from earmark.codecs.encoders import Encoder, fill, snapshot_of
+from earmark.codecs.encoders import Encoder, fill, outputs_of, snapshot_of
 
 
 class Dasheng(Encoder):
@@ -50,13 +49,6 @@ class Dasheng(Encoder):
 
     def layers(self, piece: Tensor) -> list[Tensor]:
         """What enters the first block, and what comes out of each, the last one normalised: [T, D] each."""
-        states: list[list[Tensor]] = [[] for _ in range(self.depth() + 1)]
-        hooks = [self.model.blocks[0].register_forward_pre_hook(lambda _, given: states[0].append(given[0]))]
-        for block, heard in zip(self.model.blocks, states[1:], strict=True):
-            hooks.append(block.register_forward_hook(lambda *seen, heard=heard: heard.append(seen[2])))
-        try:
-            last = self.model(pad(piece[None].to(self.device), (0, max(0, self.LEAST - len(piece)))))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [*(torch.cat(heard, dim=1)[0] for heard in states[:-1]), last[0]]
+        clip = pad(piece[None].to(self.device), (0, max(0, self.LEAST - len(piece))))
+        states, last = outputs_of(self.model.blocks, lambda: self.model(clip))
+        return [*(state[0] for state in states[:-1]), last[0]]

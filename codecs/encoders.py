@@ -11,6 +11,7 @@ Shapes as in `earmark.codecs.contract`; a clip is [L], its latents [D, T].
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,43 @@ def load_weights(class_name: str, info: Info, repo: str, revision: str | None) -
         return pretrained(class_name, repo, revision, files)
     except ValueError as error:
         raise ValueError(f"codec {info.name}: {error}") from error
+
+
+def outputs_of(blocks: torch.nn.ModuleList, run: Callable[[], Any]) -> tuple[list[Tensor], Any]:
+    """What enters the first of a network's blocks and what each of them gives in a run of it; and what the run gives.
+
+    Of a block that gives several things, the first. A block that runs n times gives n tensors, joined along time.
+    """
+    heard: list[list[Tensor]] = [[] for _ in range(len(blocks) + 1)]
+    hooks = [blocks[0].register_forward_pre_hook(lambda _, given: heard[0].append(given[0]))]
+    for block, states in zip(blocks, heard[1:], strict=True):
+        hooks.append(block.register_forward_hook(lambda *seen, to=states: to.append(_first(seen[2]))))
+    try:
+        made = run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [torch.cat(states, dim=1) for states in heard], made
+
+
+def _first(made: Any) -> Tensor:
+    return made[0] if isinstance(made, tuple) else made
+
+
+def read_tensors(path: Path) -> Any:
+    """What a file of `torch.save` holds, on the CPU, without running code from it.
+
+    Trainers save their arguments and counters beside the tensors; a namespace and numpy's scalars are let through.
+    Raises pickle.UnpicklingError where there is anything else.
+    """
+    import argparse
+
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]  # what rebuilds one; numpy 2 moved it
+    scalars: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    with torch.serialization.safe_globals([argparse.Namespace, *scalars, np.dtype, np.dtypes.Float64DType]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def snapshot_of(info: Info, repo: str, revision: str | None) -> Path:

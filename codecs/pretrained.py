@@ -9,6 +9,7 @@ Shapes as in `earmark.codecs.contract`; a clip is [1, C, L], its latents [1, D, 
 from __future__ import annotations
 
 import abc
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earmark.codecs.contract import Encoded, Info
@@ -26,8 +27,8 @@ KINDS = ("unquantized", "quantized", "codebook:0")
 class WeightsMissing(RuntimeError):  # noqa: N818 (a state of the machine, as in `Status.reason`)
     """A codec's weights are not on this machine; the message has the one command that gets them."""
 
-    def __init__(self, name: str, repo: str, revision: str | None) -> None:
-        super().__init__(f"codec {name}: weights of {repo} missing; run: {fetch_command(repo, revision)}")
+    def __init__(self, name: str, repo: str, revision: str | None, files: tuple[str, ...] = ()) -> None:
+        super().__init__(f"codec {name}: weights of {repo} missing; run: {fetch_command(repo, revision, files)}")
 
 
 def load_model(class_name: str, info: Info, repo: str, revision: str | None) -> Any:
@@ -45,17 +46,21 @@ def load_model(class_name: str, info: Info, repo: str, revision: str | None) -> 
 
 
 class Measures(NamedTuple):
-    """What a model's config says of itself, for `Info` to agree with. `hop` is samples a frame."""
+    """What a model's config says of itself, for `Info` to agree with.
+
+    hop            samples a frame.
+    codebook_size  of every codebook, or of each where they differ.
+    """
 
     sample_rate: int
     hop: int
     channels: int
     codebooks: int
-    codebook_size: int
+    codebook_size: int | tuple[int, ...]
 
 
-class ClipByClip(abc.ABC):
-    """A residual-quantised codec of `transformers`. Subclasses name `model_class` and say the five verbs.
+class ClipTokenizer(abc.ABC):
+    """A codec that gives tokens and their latents and no sound. Subclasses name `model_class` and say the four verbs.
 
     repo, revision  the checkpoint, read from the cache only.
     model           a model already built, in its place.
@@ -94,31 +99,11 @@ class ClipByClip(abc.ABC):
     def dequantise(self, codes: Tensor) -> Tensor:
         """What the decoder is given [1, D, T] for codes [1, K' <= K, T]."""
 
-    @abc.abstractmethod
-    def synthesise(self, latents: Tensor) -> Tensor:
-        """The decoder's sound [1, C, L'] for [1, D, T]."""
-
     def encode(self, wav: Tensor, lengths: Tensor, seed: int) -> Encoded:
         """Codes int64 [B, K, T] of wav [B, C, L], -1 beyond each clip's frames [B]. The seed does nothing."""
         del seed
         parts = [self.quantise(self.embed(clip)) for clip in self.clips(wav, lengths)]
         return Encoded(_stack(parts, -1, wav), _counts(parts, lengths))
-
-    def decode(self, encoded: Encoded, seed: int) -> Tensor:
-        """Sound [B, C, L'] of codes [B, K' <= K, T], zero beyond each clip's own. The seed does nothing."""
-        del seed
-        parts = []
-        for i, frames in enumerate(encoded.frames.tolist()):
-            codes = encoded.codes[i : i + 1, :, :frames].to(self.device)
-            if bool((codes < 0).any()):
-                raise ValueError(f"{self.info.name} has no way to decode a token that is not there (-1)")
-            parts.append(self.decode_clip(codes, {name: rows[i] for name, rows in encoded.side.items()}))
-        return _stack(parts, 0.0, encoded.codes)
-
-    def decode_clip(self, codes: Tensor, side: dict[str, Tensor]) -> Tensor:
-        """Sound [1, C, L'] of the codes [1, K, T] and the side information of one clip."""
-        del side
-        return self.synthesise(self.dequantise(codes))
 
     def latents(self, wav: Tensor, lengths: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
         """Latents [B, D, T] of wav [B, C, L], zero beyond each clip's frames [B]. The seed does nothing.
@@ -151,14 +136,45 @@ class ClipByClip(abc.ABC):
         return pad(clip, (0, -clip.shape[-1] % self.hop))
 
 
+class ClipByClip(ClipTokenizer):
+    """A codec that decodes too, again clip by clip; most are residual-quantised. Subclasses say a fifth verb."""
+
+    @abc.abstractmethod
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """The decoder's sound [1, C, L'] for [1, D, T]."""
+
+    def decode(self, encoded: Encoded, seed: int) -> Tensor:
+        """Sound [B, C, L'] of codes [B, K' <= K, T], zero beyond each clip's own; the seed is for `noise` alone."""
+        parts = []
+        for i, frames in enumerate(encoded.frames.tolist()):
+            codes = encoded.codes[i : i + 1, :, :frames].to(self.device)
+            if bool((codes < 0).any()):
+                raise ValueError(f"{self.info.name} has no way to decode a token that is not there (-1)")
+            with self.noise(seed, codes):
+                parts.append(self.decode_clip(codes, {name: rows[i] for name, rows in encoded.side.items()}))
+        return _stack(parts, 0.0, encoded.codes)
+
+    def noise(self, seed: int, codes: Tensor) -> AbstractContextManager[Any]:
+        """What a clip is decoded within: nothing here; a stochastic codec makes its noise follow seed and codes."""
+        del seed, codes
+        return nullcontext()
+
+    def decode_clip(self, codes: Tensor, side: dict[str, Tensor]) -> Tensor:
+        """Sound [1, C, L'] of the codes [1, K, T] and the side information of one clip."""
+        del side
+        return self.synthesise(self.dequantise(codes))
+
+
 def _agree(info: Info, model: Measures) -> None:
     """Raise ValueError where the catalogue's row and the model's config tell different stories."""
-    said = (info.sample_rate, info.frame_rate, info.channels, set(info.codebook_sizes))
-    true = (model.sample_rate, model.sample_rate / model.hop, model.channels, {model.codebook_size})
-    if said != true:
-        raise ValueError(f"{info.name}: rate, frame rate, channels, codebook size are {said}, the model's are {true}")
     if info.num_codebooks > model.codebooks:
         raise ValueError(f"{info.name}: has {info.num_codebooks} codebooks, the model {model.codebooks}")
+    size = model.codebook_size
+    sizes = (size,) * model.codebooks if isinstance(size, int) else size
+    said = (info.sample_rate, info.frame_rate, info.channels, info.codebook_sizes)
+    true = (model.sample_rate, model.sample_rate / model.hop, model.channels, sizes[: info.num_codebooks])
+    if said != true:
+        raise ValueError(f"{info.name}: rate, frame rate, channels, codebook size are {said}, the model's are {true}")
 
 
 def _stack(parts: list[Tensor], fill: float, like: Tensor) -> Tensor:

@@ -7,20 +7,21 @@ codec; `load` does.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.util
-import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from earmark import hub
+from earmark.codecs.checkout import Checkout
 from earmark.codecs.contract import Info, capabilities_of
+from earmark.codecs.weights import Weights
 from earmark.names import nearest
-from earmark.paths import home, weights_folders
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -45,48 +46,6 @@ class Checkpoint(_Strict):
     files: tuple[str, ...] = ()  # what must be here of it; by default config and safetensors
 
 
-class Weights(_Strict):
-    """Weights that are plain files. Their checksums make them part of what a stored result depends on.
-
-    folder  where they lie, within one of `paths.weights_folders`.
-    url     the folder that upstream publishes them in.
-    files   sha256 of each by name.
-    """
-
-    folder: str
-    url: str
-    files: dict[str, str] = Field(min_length=1)
-
-    @property
-    def command(self) -> str:
-        """The command that downloads them to where they are looked for."""
-        source = f"{self.url}/{{{','.join(self.files)}}}"  # curl itself reads the braces
-        target = home() / "weights" / self.folder
-        return shlex.join(["curl", "-fL", "--remote-name-all", "--create-dirs", "--output-dir", str(target), source])
-
-    def find(self) -> Path | None:
-        """The first folder that holds all of them, whatever is in them; None where there is none."""
-        folders = (folder / self.folder for folder in weights_folders())
-        return next((folder for folder in folders if all((folder / name).is_file() for name in self.files)), None)
-
-    def verified(self) -> Path:
-        """The folder that holds them, each with its checksum.
-
-        Raises FileNotFoundError where they are not here, ValueError where a file is another one; both say what to run.
-        """
-        folder = self.find()
-        if folder is None:
-            raise FileNotFoundError(f"weights {self.folder} are not on this machine; run: {self.command}")
-        for name, expected in self.files.items():
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if found != expected:
-                raise ValueError(
-                    f"{folder / name}: expected the file of sha256 {expected[:16]}..., this one has {found[:16]}...; "
-                    f"remove it and run: {self.command}"
-                )
-        return folder
-
-
 class Variant(_Strict):
     """What one codec of a family has of its own; merged over the row's keys."""
 
@@ -105,8 +64,11 @@ class Row(_Strict):
     info: dict[str, Any]
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    base: Checkpoint | None = None  # another model on the hub that it is built on
     weights: Weights | None = None
+    checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
+    install: str | None = None  # what pip is given where that is more than the packages' names
     paper: str | None = None
     proved: Literal["weights", "random", "stub"]
     known_failures: dict[str, str] = {}  # check of the contract -> why the published codec fails it, with a link
@@ -122,8 +84,11 @@ class Entry(_Strict):
     title: str = ""
     options: dict[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    base: Checkpoint | None = None
     weights: Weights | None = None
+    checkout: Checkout | None = None
     packages: tuple[str, ...] = ()
+    install: str | None = None
     paper: str | None = None
     proved: Literal["weights", "random", "stub"] | None = None
     known_failures: dict[str, str] = {}
@@ -131,6 +96,11 @@ class Entry(_Strict):
     @property
     def name(self) -> str:
         return self.info.name
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """What it needs of the hub, its own weights first."""
+        return tuple(checkpoint for checkpoint in (self.checkpoint, self.base) if checkpoint)
 
     @property
     def own(self) -> bool:
@@ -183,8 +153,11 @@ def _entry(row: Row, name: str, variant: Variant) -> Entry:
         title=row.title,
         options=row.options | variant.options,
         checkpoint=checkpoint,
+        base=row.base,
         weights=row.weights,
+        checkout=row.checkout,
         packages=row.packages,
+        install=row.install,
         paper=row.paper,
         proved=row.proved,
         known_failures=row.known_failures,
@@ -244,29 +217,41 @@ def reconstructs_itself(entry: Entry) -> bool:
 
 
 def status(entry: Entry) -> Status:
-    """Whether a codec's packages and weights are here. Imports neither."""
-    missing = [name for name in entry.packages if importlib.util.find_spec(name) is None]
-    if missing:
-        return Status(ready=False, reason="package missing", command=f"pip install {' '.join(missing)}")
-    if entry.checkpoint:
-        from earmark.hub import fetch_command, is_cached
+    """Whether a codec's packages, its checkout and its weights are here. Imports none of them."""
+    missing = [*_missing_code(entry), *_missing_weights(entry)]
+    if not missing:
+        return Status(ready=True)
+    return Status(ready=False, reason=missing[0][0], command=" && ".join(command for _, command in missing))
 
-        if not is_cached(entry.checkpoint.repo, entry.checkpoint.revision, entry.checkpoint.files):
-            command = fetch_command(entry.checkpoint.repo, entry.checkpoint.revision)
-            return Status(ready=False, reason="weights missing", command=command)
+
+def _missing_code(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What code is missing, in words, and the command that gets it."""
+    if missing := [name for name in entry.packages if importlib.util.find_spec(name) is None]:
+        yield "package missing", f"pip install {entry.install or ' '.join(missing)}"
+    if entry.checkout and entry.checkout.find() is None:
+        yield "package missing", entry.checkout.command
+
+
+def _missing_weights(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What weights are missing, in words, and the command that gets them."""
+    for checkpoint in entry.checkpoints:
+        where = checkpoint.repo, checkpoint.revision, checkpoint.files
+        if not hub.is_cached(*where):
+            yield "weights missing", hub.fetch_command(*where)
     if entry.weights and entry.weights.find() is None:
-        return Status(ready=False, reason="weights missing", command=entry.weights.command)
-    return Status(ready=True)
+        yield "weights missing", entry.weights.command
 
 
 def load(entry: Entry, device: str) -> Any:
     """Build the adapter of a codec on a device ('cpu', 'cuda:0'). The first heavy import is here.
 
-    An adapter with a checkpoint is given `repo` and `revision`, one with files of weights their `folder`.
+    An adapter with a checkpoint is given `repo` and `revision`, one with files of weights their `folder`, one with a
+    base or a checkout its `base` or `checkout`.
     """
     options = dict(entry.options)
     if entry.checkpoint:
         options |= entry.checkpoint.model_dump(exclude={"files"})
+    options |= {name: value for name in ("base", "checkout") if (value := getattr(entry, name))}
     if entry.weights:
         options["folder"] = entry.weights.verified()
     return _import_adapter(entry.adapter)(entry.info, device, **options)

@@ -7,9 +7,7 @@ Zhang et al., "SpeechTokenizer: Unified Speech Tokenizer for Speech Large Langua
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
-import sys
 import warnings
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from earmark.codecs.contract import Info
-from earmark.codecs.packaged import cached_files
+from earmark.codecs.packaged import cached_files, without_init
 from earmark.codecs.pretrained import ClipByClip, Measures
 
 FOLDER = "speechtokenizer_hubert_avg"  # of the repository, which has another model (snake) beside it
@@ -69,11 +67,7 @@ def build(config: dict[str, Any]) -> Any:
     The package itself is not imported: that would import its trainer, and with it beartype and tensorboard, which
     `pip install speechtokenizer` does not bring.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None:
-        raise ImportError(f"the package {PACKAGE} is missing; run: pip install {PACKAGE}")
-    if PACKAGE not in sys.modules:
-        sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+    without_init(PACKAGE)
     with warnings.catch_warnings():
         # torch warns of its older weight_norm and of torch.jit.script, which the package uses
         warnings.simplefilter("ignore", FutureWarning)

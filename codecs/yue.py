@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 
 from earmark.codecs.contract import Info
+from earmark.codecs.descript import descript_name, folded
 from earmark.codecs.xcodec import Xcodec
 
 FILE = "ckpt_00360000.pth"
 BANDWIDTHS = (0.5, 1, 1.5, 2, 4, 6)  # kbps, of final_ckpt/config.yaml: twelve codebooks; all else is X-Codec's default
 
-# The library's names, and upstream's: the first that fits counts. Blocks stand one later there, behind the first layer.
-UNIT = {"snake1": 0, "conv1": 1, "snake2": 2, "conv2": 3}
-ENDS = {"conv1": 0, "snake1": 5, "conv2": 6}
-PLACES = {"encoder": {"snake1": 3, "conv1": 4}, "decoder": {"snake1": 0, "conv_t1": 1}}
-STEMS = {"encoder": "encoder.block", "decoder": "decoder_2.model"}
+# The library's names, and upstream's: the first that fits counts.
 PLAIN = (
     (r"^fc\.", "fc_prior."),
     (r"^fc([12])\.", r"fc_post\1."),
@@ -81,13 +78,10 @@ def converted(model: Any, tensors: dict[str, Tensor]) -> Any:
 
 def tensor_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:
     """A tensor by upstream's name, its weight normalisation folded in; None where it is not there."""
-    if f"{name}_g" in tensors:
-        direction, size = tensors[f"{name}_v"], tensors[f"{name}_g"]
-        return direction * (size / direction.flatten(1).norm(dim=1).reshape(size.shape))
     for new, old in OLDER.items():  # HuBERT's, which stays as it is; older files have the older names
         if name.endswith(new) and name not in tensors:
             name = name.replace(new, old)
-    return tensors.get(name)
+    return folded(name, tensors)
 
 
 def upstream_name(name: str) -> str:
@@ -108,13 +102,5 @@ def upstream_name(name: str) -> str:
 
 
 def _acoustic_name(name: str) -> str:
-    """The same for DAC's encoder and decoder, whose layers upstream only numbers."""
-    side, rest = name.removeprefix("acoustic_").split(".", 1)
-    stem, layer = STEMS[side], rest.split(".")
-    if layer[0] != "block":
-        return f"{stem}.{ENDS[layer[0]]}.{layer[1]}"
-    block = f"{stem}.{int(layer[1]) + 1}.block"
-    if not layer[2].startswith("res_unit"):
-        return f"{block}.{PLACES[side][layer[2]]}.{layer[3]}"
-    unit = int(layer[2].removeprefix("res_unit")) - 1 + (2 if side == "decoder" else 0)
-    return f"{block}.{unit}.block.{UNIT[layer[3]]}.{layer[4]}"
+    """The same for DAC's encoder and decoder; upstream has a decoder for each of two uses."""
+    return descript_name(name.removeprefix("acoustic_")).replace("decoder.", "decoder_2.", 1)

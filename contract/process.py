@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from earmark.codecs import registry
+from earmark.codecs.calls import full_precision
 from earmark.codecs.registry import Entry
 from earmark.contract.subject import Made, Subject, difference
 from earmark.contract.verdict import Broken, NotAsked, asked
@@ -145,6 +146,7 @@ def _built_and_used(request: dict[str, Any]) -> list[str]:
 
     torch.set_num_threads(request["threads"])
     sys.path[:] = request["path"]
+    full_precision(request["device"])
     entry, before = Entry.model_validate_json(request["entry"]), state.process_state()
     adapter = registry.load(entry, request["device"])
     changed = [name for name in state.changes(before, state.process_state()) if not name.startswith("random")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.codecs import registry
-from earmark.codecs.calls import CodecError
+from earmark.codecs.calls import CodecError, full_precision
 from earmark.codecs.contract import Capability
 from earmark.codecs.registry import Entry
 from earmark.contract.subject import Subject
@@ -150,6 +150,7 @@ def _builder(entry: Entry, device: str) -> Callable[[], Any]:
 
     def adapter() -> Any:
         if not built:
+            full_precision(device)
             try:
                 built.append(registry.load(entry, device))
             except Exception as error:

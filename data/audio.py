@@ -5,15 +5,18 @@ Arrays here are float32 [C, L] in [-1, 1], numpy; sample rates are in Hz.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from earmark.data.manifest import WHOLE, Part
+from earmark.data.window import open_part
 
 if TYPE_CHECKING:
     from earmark.data.manifest import Clip
@@ -45,7 +48,7 @@ def read_clip(clip: Clip) -> tuple[np.ndarray, int]:
 
     Of a long file only the part is decoded. Raises AudioError as `read` does.
     """
-    if clip.part.is_segment and clip.part.offset is None:
+    if clip.part.is_segment:
         return read_segment(clip.path, clip.part, clip.checksum)
     return read(clip.path, clip.checksum, clip.part)
 
@@ -70,14 +73,16 @@ def _changed(name: Path) -> AudioError:
 
 
 def _bytes(path: Path, part: Part) -> bytes:
+    with _unreadable(part.name(path)), open_part(Path(path), part.offset, part.size) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _unreadable(name: Path) -> Iterator[None]:
     try:
-        if part.offset is None:
-            return Path(path).read_bytes()
-        with Path(path).open("rb") as file:
-            file.seek(part.offset)
-            return file.read(part.size)
+        yield
     except OSError as error:
-        raise AudioError(f"{part.name(path)}: cannot be read ({error.strerror}); check the manifest's path") from error
+        raise AudioError(f"{name}: cannot be read ({error.strerror}); check the manifest's path") from error
 
 
 def _checked(wav: np.ndarray, path: Path) -> np.ndarray:
@@ -89,30 +94,31 @@ def _checked(wav: np.ndarray, path: Path) -> np.ndarray:
 
 
 def read_segment(path: Path, part: Part, sha256: str | None = None) -> tuple[np.ndarray, int]:
-    """The seconds from `part.start_s` to `part.end_s` of a file; decodes nothing else, however long the file is.
+    """The seconds from `part.start_s` to `part.end_s` of a file, or of a member of an archive.
 
-    The file's checksum is looked at once a process. Raises AudioError where the part is not all there.
+    Nothing else is decoded, however long the file is; its checksum is looked at once a process. Raises AudioError where
+    the part is not all there.
     """
-    try:
+    name = part.name(path)
+    cut = _decode_ffmpeg if name.suffix.lower() in _FFMPEG_SUFFIXES else _decode_sndfile
+    with _unreadable(name):
         seen = path.stat()
-        if sha256 and _sha256(path, seen.st_size, seen.st_mtime_ns) != sha256:
-            raise _changed(path)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}); check the manifest's path") from error
-    cut = _decode_ffmpeg if path.suffix.lower() in _FFMPEG_SUFFIXES else _decode_sndfile
-    wav, sample_rate = cut(str(path), path, part)
-    return _checked(wav, path), sample_rate
+        if sha256 and _sha256(path, part.offset, part.size, seen.st_size, seen.st_mtime_ns) != sha256:
+            raise _changed(name)
+        with open_part(path, part.offset, part.size) as file:
+            wav, sample_rate = cut(file, name, part)
+    return _checked(wav, name), sample_rate
 
 
 @functools.lru_cache(maxsize=4096)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """The checksum of a file, read piece by piece; size and time are what it is remembered by."""
-    del size, changed
-    with path.open("rb") as file:
+def _sha256(path: Path, offset: int | None, size: int | None, length: int, changed: int) -> str:
+    """The checksum of a file or member, read piece by piece; length and time are what it is remembered by."""
+    del length, changed
+    with open_part(path, offset, size) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _decode_sndfile(content: io.BytesIO | str, path: Path, part: Part = WHOLE) -> tuple[np.ndarray, int]:
+def _decode_sndfile(content: BinaryIO, path: Path, part: Part = WHOLE) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
@@ -140,7 +146,7 @@ def _span(part: Part, sample_rate: int, path: Path, frames: int) -> tuple[int, i
     return start, min(stop, frames)
 
 
-def _decode_ffmpeg(content: io.BytesIO | str, path: Path, part: Part = WHOLE) -> tuple[np.ndarray, int]:
+def _decode_ffmpeg(content: BinaryIO, path: Path, part: Part = WHOLE) -> tuple[np.ndarray, int]:
     import av
 
     try:

@@ -49,7 +49,8 @@ class Dataset:
 
 
 @functools.cache
-def _written_cards() -> dict[str, Card]:
+def written() -> dict[str, Card]:
+    """The cards of this package, by name."""
     found = (read_card(path) for path in sorted((_HERE / "cards").glob("*.yaml")))
     return {card.name: card for card in found}
 
@@ -67,7 +68,7 @@ def cards() -> dict[str, Card]:
     folder = data_folder()
     names = read_manifest(folder / "manifest.csv") if folder else ()
     implied = {name: _implied(name) for name in names if re.fullmatch(NAME, name)}
-    return implied | _written_cards()
+    return implied | written()
 
 
 def _implied(name: str) -> Card:
@@ -219,8 +220,20 @@ def having(dataset: Dataset, column: str) -> Dataset:
     return _dataset(dataset.card, [clip for clip in dataset.clips if clip.fields.get(column)], dataset.limit)
 
 
+# What of a card its datasets' fingerprint follows. A card may say more of itself (homepage, layouts, counts, labels)
+# without its scores being of other data; thresholds and stored results go by the fingerprint.
+_ASKED: Any = {
+    **dict.fromkeys(("name", "title", "version", "domain", "uses", "licence", "citation"), True),
+    "source": {"folder", "dataset"},
+    "tasks": {"__all__": {"name", "kind", "target"}},
+}
+
+
 def _dataset(card: Card, clips: Sequence[Clip], limit: int | None) -> Dataset:
-    digest = hashlib.sha256(card.model_dump_json().encode())
+    """The fingerprint follows the card's questions, what it holds out from all of them, and every clip."""
+    digest = hashlib.sha256(card.model_dump_json(include=_ASKED).encode())
+    if card.held_out:
+        digest.update(card.held_out.model_dump_json().encode())
     for clip in clips:
         digest.update(repr(sorted(clip.fields.items())).encode())
     return Dataset(card, tuple(clips), limit, digest.hexdigest()[:16])

@@ -21,7 +21,7 @@ from earmark.data.errors import DataError
 from earmark.data.schema import Card, Download, Source
 
 ZENODO = "https://zenodo.org/api/records/{record}"
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # bytes; as much may be lost of a broken connection
 TIMEOUT_S = 60
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 
@@ -101,6 +101,7 @@ def fetch(download: Download, folder: Path, notify: Notify | None = None) -> Pat
     import pooch
     import requests
 
+    pooch.get_logger().setLevel("ERROR")  # there is a progress bar
     name = download.file_name
     report = notify or (lambda *_: None)
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from earmark.data import layouts
 from earmark.data.errors import DataError
 from earmark.data.layouts import LayoutError, Row
 from earmark.data.manifest import Part, read_manifest, write_manifest
 from earmark.data.schema import Card, Segments
+from earmark.data.window import open_part
 
+CHUNK = 256
 READERS = 8  # files read at once: checksums wait for the disk
 
 
@@ -44,99 +47,109 @@ def index(card: Card, root: Path, manifest: Path, notify: Callable[[int], None] 
     folder has none of the card's layouts, with what each looked for.
     """
     unreadable: dict[str, str] = {}
-    rows = []
-    found = _found(card, root)
+    rows: list[dict[str, str]] = []
+    base, done = root.resolve(), 0
     with ThreadPoolExecutor(READERS) as pool:
-        for done, made in enumerate(pool.map(lambda row: _described(card, root, manifest.parent, row), found), 1):
-            columns, why = made
-            if why:
-                unreadable[columns["path"]] = why
-            rows += _segments(columns, card.segments)
+        for chunk in _chunks(_found(card, root)):
+            if chunk[0].content is not None:
+                base = manifest.parent
+            for columns, why in pool.map(functools.partial(_described, card, base), chunk):
+                if why:
+                    unreadable[columns["path"]] = why
+                rows += _segments(columns, card.segments)
+            done += len(chunk)
             if notify:
                 notify(done)
-    write_manifest(manifest, rows, root.resolve())
+    write_manifest(manifest, rows, None if base == manifest.parent else base)
     read_manifest.cache_clear()
     return Indexed(manifest, len(rows), unreadable)
 
 
-def _found(card: Card, root: Path) -> list[Row]:
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """So many rows at a time: those of tables hold their audio, and a dataset of it does not fit into memory."""
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        yield chunk
+
+
+def _found(card: Card, root: Path) -> Iterable[Row]:
     """The rows of the first of the card's layouts that the folder has."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --root is the folder that {card.name} was unpacked to")
     looked = []
     for layout in card.layouts:
+        rows = iter(layouts.read(layout, root))
         try:
-            return [*layouts.read(layout, root)]
+            return _rest(next(rows), rows)
+        except StopIteration:
+            looked.append(f"  {layout.reader}: no clip")
         except LayoutError as error:
             looked.append(f"  {layout.reader}: {error}")
     raise DataError("\n".join([f"{root}: not laid as {card.name} is published. Looked for:", *looked]))
 
 
-def _described(card: Card, root: Path, beside: Path, row: Row) -> tuple[dict[str, str], str | None]:
+def _rest(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    try:
+        yield from rows
+    except LayoutError as error:
+        raise DataError(str(error)) from error
+
+
+def _described(card: Card, base: Path, row: Row) -> tuple[dict[str, str], str | None]:
     """A row's columns with its checksum and what its header says; and why it cannot be read, where it cannot."""
     columns = {"path": row.path, "dataset": card.name, "domain": card.domain, **row.columns}
     if row.member:
         columns |= {"member": row.member, "offset": str(row.offset), "size": str(row.size)}
     if row.content is not None:
-        columns["path"] = str(_kept(row, beside).resolve())
-    path, part = root / columns["path"], Part(offset=row.offset, size=row.size, member=row.member)
+        columns["path"] = f"audio/{row.path}"
+        _keep(row.content, base / columns["path"])
+    path, part = base / columns["path"], Part(offset=row.offset, size=row.size, member=row.member)
     try:
         columns["sha256"], header = look(path, part)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        columns["sha256"] = _sha256(path, part)
+        with open_part(path, part.offset, part.size) as file:
+            columns["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         return columns, str(error)
     lengths = {"seconds": f"{header.seconds:.6g}", "sample_rate": header.sample_rate, "channels": header.channels}
     return columns | {name: str(value) for name, value in lengths.items()}, None
 
 
-def _kept(row: Row, folder: Path) -> Path:
-    """The file that audio without one is written to."""
-    assert row.content is not None
-    path = folder / "audio" / row.path
+def _keep(content: bytes, path: Path) -> None:
+    """Audio that has no file of its own gets one."""
+    if path.is_file() and path.stat().st_size == len(content):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file() or path.stat().st_size != len(row.content):
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(row.content)
-        part.replace(path)
-    return path
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def look(path: Path, part: Part | None = None) -> tuple[str, Header]:
     """Checksum and header of a file, or of a member of an archive. Raises ValueError where it is no audio."""
     part = part or Part()
-    if part.offset is None:
-        return _sha256(path, part), header(path, part.name(path))
-    with path.open("rb") as file:
-        file.seek(part.offset)
-        content = file.read(part.size)
-    return hashlib.sha256(content).hexdigest(), header(io.BytesIO(content), part.name(path))
+    with open_part(path, part.offset, part.size) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), header(file, part.name(path))
 
 
-def _sha256(path: Path, part: Part) -> str:
-    with path.open("rb") as file:
-        if part.offset is None:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(part.offset)
-        return hashlib.sha256(file.read(part.size)).hexdigest()
-
-
-def header(file: Path | io.BytesIO, name: Path) -> Header:
+def header(file: BinaryIO, name: Path) -> Header:
     """Length, rate and channels of an audio file; little of it is read. Raises ValueError where it is none."""
     import av
     import soundfile
 
+    file.seek(0)
     try:
         info = soundfile.info(file)
         return Header(info.frames / info.samplerate, info.samplerate, info.channels)
     except soundfile.LibsndfileError:
-        if isinstance(file, io.BytesIO):
-            file.seek(0)
+        file.seek(0)
     try:
-        with av.open(file if isinstance(file, io.BytesIO) else str(file)) as container:
-            stream = container.streams.audio[0]
-            length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+        with av.open(file) as container:
+            stream: Any = container.streams.audio[0]
+            whole: Any = getattr(container, "duration", 0) or 0
+            length = stream.duration * stream.time_base if stream.duration else whole / 1e6
             return Header(float(length), stream.rate, stream.channels)
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{name}: not readable as audio ({error})") from error

@@ -247,8 +247,8 @@ def _part(manifest: Path, line: int, row: Mapping[str, str]) -> Part:
         )
     if (offset is None) != (size is None):
         raise ManifestError(f"{manifest}:{line}: `offset` and `size` stand together")
-    where = [None if number is None else int(number) for number in (offset, size)]
-    return Part(start or 0.0, end, *where, row.get("member") or "")
+    first, length = (None if number is None else int(number) for number in (offset, size))
+    return Part(start or 0.0, end, first, length, row.get("member") or "")
 
 
 def _number(manifest: Path, line: int, row: Mapping[str, str], name: str) -> float | None:

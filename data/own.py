@@ -122,4 +122,5 @@ def _whole(root: Path, row: dict[str, str], name: str) -> dict[str, str]:
         checksum, header = look(root / row["path"])
     except ValueError:
         return {"dataset": name, "sha256": hashlib.sha256((root / row["path"]).read_bytes()).hexdigest()} | row
-    return {"dataset": name, "sha256": checksum, "seconds": f"{header.seconds:.6g}"} | row
+    seconds = float(row.get("end_s") or header.seconds) - float(row.get("start_s") or 0)
+    return {"dataset": name, "sha256": checksum, "seconds": f"{seconds:.6g}"} | row

@@ -113,13 +113,21 @@ class HeldOut(Strict):
 
 
 class Task(Strict):
-    """A question that the labels can answer; `target` is the manifest's column, `classes` how many labels it has."""
+    """A question that the labels can answer; `target` is the manifest's column, `classes` how many labels it has, and
+    `labels` which, where there are not too many to write down."""
 
     name: str
     kind: TaskKind
     target: str
     classes: int | None = Field(default=None, ge=2)
+    labels: tuple[str, ...] = ()
     held_out: HeldOut | None = None  # where it differs from the card's
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        if self.labels and len(set(self.labels)) != self.classes:
+            raise ValueError(f"{len(set(self.labels))} labels; expected `classes: {self.classes}` of them")
+        return self
 
 
 class Derived(Strict):

@@ -51,7 +51,7 @@ def grouped_folds(clips: Sequence[Clip], target: str, by: str, folds: int, seed:
     random.Random(seed).shuffle(order)
     order.sort(key=lambda group: -len(groups[group]))
     held: list[Counter[str]] = [Counter() for _ in range(folds)]
-    found = {}
+    found: dict[str, str] = {}
     for group in order:
         labels = Counter(clip.fields[target] for clip in groups[group])
         best = min(range(folds), key=lambda fold: (_crowding(held[fold], labels), held[fold].total()))

@@ -142,6 +142,10 @@ class Metric(_Strict):
         module, function = self.function.split(":")
         return getattr(import_module(f"earmark.metrics.{module}"), function)
 
+    def source_file(self) -> str:
+        """The file of that function, found without importing what it imports."""
+        return str(_HERE / f"{self.function.partition(':')[0]}.py")
+
     def load(self) -> Callable[..., Any]:
         """The function as it is called; of a pairwise metric of a backend, with the backend's model."""
         found = self.implementation()

@@ -1,4 +1,4 @@
-"""Pictures of scores: curves over rounds, shifts, noise, training steps. PNG, small enough to attach to a test."""
+"""Pictures of scores: curves over rounds, shifts, noise, training steps, bitrate; and scores against each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -22,14 +23,13 @@ class Curve:
 
 
 def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False) -> bytes:
-    """Curves by name in one plot, with a legend where there are several. Returns a PNG.
+    """Curves by name in one plot, with a legend where there are several. Returns a PNG."""
+    return png(curves_figure(lines, title, x_label, y_label, log_x))
 
-    The figure is drawn without pyplot, whose figures are the process's.
-    """
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
+def curves_figure(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, log_x: bool = False) -> Figure:
+    """The figure of `curves`, drawn without pyplot, whose figures are the process's."""
+    figure, axes = _figure()
     for name, line in lines.items():
         axes.plot(line.x, line.y, marker=".", label=name)
         if line.low is not None and line.high is not None:
@@ -40,7 +40,30 @@ def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, l
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize="small")
-    return png(figure)
+    return figure
+
+
+def bubbles(
+    points: Mapping[str, tuple[float, float, float]], title: str, x_label: str, y_label: str, note: str = ""
+) -> Figure:
+    """Points by name, each with its name beside it: (x, y, area), areas in any unit, the largest drawn the same."""
+    figure, axes = _figure()
+    largest = max((area for _, _, area in points.values()), default=1.0)
+    for name, (x, y, area) in points.items():
+        axes.scatter([x], [y], s=[20 + 600 * area / largest], alpha=0.5)
+        axes.annotate(name, (x, y), fontsize="small", xytext=(4, 4), textcoords="offset points")
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    figure.supxlabel(note, fontsize="small")
+    return figure
+
+
+def _figure() -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def radar(lines: Mapping[str, Mapping[str, float]], title: str) -> bytes:
@@ -72,3 +95,14 @@ def png(figure: Figure) -> bytes:
     written = io.BytesIO()
     figure.savefig(written, format="png")
     return written.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element, for a page that holds several: their inner names are kept apart."""
+    import matplotlib
+
+    written = io.StringIO()
+    axes = figure.axes[0]
+    with matplotlib.rc_context({"svg.hashsalt": axes.get_title(), "svg.fonttype": "none"}):
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return written.getvalue().partition("<svg")[1] + written.getvalue().partition("<svg")[2]

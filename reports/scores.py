@@ -113,6 +113,13 @@ def read_scores(path: Path) -> list[Score]:
     return list(newest.values())
 
 
+def read_clips(path: Path) -> list[dict[str, Any]]:
+    """The rows of a clips.parquet; none where there is no such file."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+
+
 def write_clips(path: Path, rows: list[dict[str, Any]]) -> None:
     """Merge per-clip values into clips.parquet; a clip measured again replaces its old value.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from earmark.metrics import registry as metric_rows
 from earmark.metrics.registry import backends
 from earmark.store import fingerprint
 from earmark.store.jobs import Job, prepare, sound_job
-from earmark.store.shards import Outcome
+from earmark.store.shards import FINAL, Outcome
 from earmark.store.store import Store
 
 CACHED_CLIPS = 64  # clips kept at a metric's rate, so that thirty metrics do not resample each of them thirty times
@@ -65,7 +64,7 @@ def stored_values(metric: Metric, entry: Entry, clips: Sequence[Clip], store: St
 
 def value_job(metric: Metric, entry: Entry, seed: int = 0) -> Job:
     """What a metric's values depend on beside codec and clips: its library, its rate, its source and its model."""
-    files = [inspect.getfile(metric.implementation()), checks.__file__, metric_rows.__file__]
+    files = [metric.source_file(), checks.__file__, metric_rows.__file__]
     files += [align.__file__] if metric.aligned else []
     model = f" {metric.model.version}" if metric.model else ""
     version = f"{metric.backend} {metric.rate} {fingerprint.of_files(*map(str, files))}{model}"
@@ -88,7 +87,9 @@ def _outcome(metric: Metric, entry: Entry, clip: Clip, *made_of: Outcome) -> Out
             return Outcome(clip.sha256, error=part.error)
     try:
         return Outcome(clip.sha256, _KINDS[metric.kind](metric, entry, clip, made_of[-1]))
-    except (MetricError, audio.AudioError) as error:
+    except MetricError as error:  # the same sound will not do next time either
+        return Outcome(clip.sha256, {FINAL: True}, error=str(error))
+    except audio.AudioError as error:
         return Outcome(clip.sha256, error=str(error))
 
 

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import os
@@ -34,18 +35,18 @@ def digest(*parts: Any) -> str:
 
 
 def of_row(entry: Entry) -> str:
-    """The fingerprint of a catalogue codec: its row, its pinned weights, its adapter's source, its libraries' versions.
+    """The fingerprint of a catalogue codec: its row, its pinned weights, its adapter's sources, versions of libraries.
 
-    No weights are loaded: a finished run is known to be finished in milliseconds.
+    Nothing is loaded or imported: a finished run is known to be finished in milliseconds.
     """
-    from earmark.codecs import calls, contract
-
-    module, _, name = entry.adapter.partition(":")
-    classes = getattr(importlib.import_module(module), name).__mro__
-    ours = {inspect.getfile(cls) for cls in classes if cls.__module__.startswith("earmark.")}
-    sources = sorted(Path(file) for file in {*ours, str(calls.__file__), str(contract.__file__)})
-    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures"})
-    return digest(row, _snapshot(entry), _hash_files(sources), versions(entry), resampler())
+    sources = _ours(entry.adapter.partition(":")[0], "earmark.codecs.calls")
+    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures", "install"})
+    parts = [row, _snapshot(entry), _hash_files(sources), versions(entry), resampler()]
+    if entry.checkout:
+        parts.append(entry.checkout.source())
+    if entry.weights and (stamps := entry.weights.stamps()):
+        parts.append(stamps)
+    return digest(*parts)
 
 
 @functools.cache
@@ -57,8 +58,9 @@ def of_maker(maker: str) -> str:
     return _hash_files(Path(str(source.__file__)) for source in (module, audio, batches, jobs))
 
 
+@functools.cache
 def of_files(*paths: str) -> str:
-    """The contents of source files."""
+    """The contents of source files, as they were when this process first asked."""
     return _hash_files(Path(path) for path in paths)[:LENGTH]
 
 
@@ -81,22 +83,49 @@ def of_adapter(entry: Entry, adapter: Any) -> str | None:
 
 def versions(entry: Entry) -> dict[str, str]:
     """Versions of the packages that a codec's output depends on."""
-    found = {}
-    for name in (*_ALWAYS, *entry.packages):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {name: _version(name) for name in (*_ALWAYS, *entry.packages)}
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _snapshot(entry: Entry) -> str | None:
-    """The commit of the weights that are really here, for a row that pins none."""
-    if entry.checkpoint is None or entry.checkpoint.revision:
-        return None
+    """The commits of the weights that are really here, for a row that pins none; None where there is nothing to say."""
     from earmark.hub import cached_revision
 
-    return cached_revision(entry.checkpoint.repo, entry.checkpoint.files)
+    found = [cached_revision(each.repo, each.files) for each in entry.checkpoints if not each.revision]
+    return " ".join(map(str, found)) or None
+
+
+def _ours(*modules: str) -> list[Path]:
+    """The files of modules and of all that they import of `earmark.codecs`, found without importing them."""
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        if (name := waiting.pop()) in found:
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            found[name] = Path(spec.origin)
+            waiting += [each for each in _imports(found[name]) if each.startswith("earmark.codecs.")]
+    return sorted(found.values())
+
+
+def _imports(path: Path) -> set[str]:
+    """The dotted names of the modules that a source file imports; nothing of one that is no Python."""
+    names = set()
+    with contextlib.suppress(SyntaxError, UnicodeDecodeError):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module)
+    return names
 
 
 def _sources(cls: type) -> list[Path]:
@@ -119,14 +148,7 @@ def _python_files(root: Path) -> Iterator[Path]:
 
 def _imported(sources: Sequence[Path]) -> dict[str, str]:
     """Versions of the installed packages that source files import by name."""
-    names = set()
-    for path in sources:
-        with contextlib.suppress(SyntaxError, UnicodeDecodeError):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Import):
-                    names |= {alias.name.partition(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    names.add(node.module.partition(".")[0])
+    names = {name.partition(".")[0] for path in sources for name in _imports(path)}
     distributions = importlib.metadata.packages_distributions()
     found = sorted({distribution for name in names for distribution in distributions.get(name, ())})
     return {distribution: importlib.metadata.version(distribution) for distribution in found}

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+FINAL = "final"  # a fact of a failure that the next run need not try again: a metric has no answer for such sound
+
 
 class StoreError(RuntimeError):
     """The store cannot do its work (disk full, read-only); the message says where and what to do."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from earmark.codecs import registry
-from earmark.codecs.calls import CodecError
+from earmark.codecs.calls import CodecError, full_precision
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
 from earmark.store.jobs import Job, tokens_are_stored
-from earmark.store.shards import Outcome, Shard
+from earmark.store.shards import FINAL, Outcome, Shard
 
 DEATHS = 2  # a shard that has ended this many workers of a run is marked failed
 _WAIT_S = 0.05
@@ -65,8 +65,7 @@ class Store:
         return self._resident[1]
 
     def _load(self, entry: Entry) -> Any:
-        if self.device.startswith("cuda"):
-            _full_precision()
+        full_precision(self.device)
         try:
             return registry.load(entry, self.device)
         except Exception as error:
@@ -164,10 +163,10 @@ class Store:
         return self.root / job.entry.name / self.fingerprint(job.entry) / fingerprint.digest(*described)
 
     def _kept(self, shard: Shard | None) -> dict[str, Outcome]:
-        """The outcomes of a shard that count: every success, and the failures of this very run."""
+        """The outcomes of a shard that count: every success, final failures, and all failures of this very run."""
         if shard is None:
             return {}
-        kept = (outcome for outcome in shard.outcomes if outcome.error is None or shard.run == self.run)
+        kept = (each for each in shard.outcomes if each.error is None or FINAL in each.facts or shard.run == self.run)
         return {outcome.clip: outcome for outcome in kept}
 
     def _lacking(self, path: Path, clips: Sequence[Clip]) -> list[Clip]:
@@ -260,11 +259,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _full_precision() -> None:
-    """Float32 on CUDA as on the CPU: TF32 convolutions flip codes, and a token is right or wrong."""
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

@@ -200,9 +200,9 @@ def test_speaker_similarity(codec, dataset, backend, scores, gate):
 
 def test_frechet_distance(codec, dataset, encoder, scores, gate):
     """Fréchet audio distance between recordings and reconstructions, by an encoder's embeddings (lower is better)."""
-    gate(scores("fad", codec, dataset, encoder))
+    gate(scores("fad", codec, dataset, encoder=encoder))
 
 
 def test_kernel_distance(codec, dataset, encoder, scores, gate):
     """Kernel audio distance between recordings and reconstructions, by an encoder's embeddings (lower is better)."""
-    gate(scores("kad", codec, dataset, encoder))
+    gate(scores("kad", codec, dataset, encoder=encoder))

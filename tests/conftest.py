@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
 
 SHARED = ROOT.parent / "shared"
+
+settings.register_profile("earmark", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("earmark")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach a model hub
 for variable, folder in {"EARMARK_DATA": SHARED / "data", "EARMARK_WEIGHTS": SHARED / "weights"}.items():

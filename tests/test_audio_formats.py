@@ -92,8 +92,12 @@ def test_a_part_is_that_part_of_the_whole(tmp_path, suffix, start, end):
     part, part_rate = audio.read_segment(path, Part(start, end))
     stop = whole.shape[1] if end is None else round(end * rate)
     wanted = whole[:, round(start * rate) : stop]
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(b"x" * 7 + path.read_bytes() + b"x" * 9)
+    member = audio.read_segment(archive, Part(start, end, 7, path.stat().st_size, path.name))[0]
     assert part_rate == rate
     assert part.shape == wanted.shape
+    np.testing.assert_array_equal(member, part)
     np.testing.assert_allclose(part, wanted, atol=0 if suffix in ("wav", "flac") else 2e-3)
 
 
@@ -105,13 +109,20 @@ def test_a_part_of_a_long_file_costs_the_memory_of_the_part(tmp_path):
         second = (0.1 * rng.standard_normal(8000)).astype(np.float32)
         for _ in range(1800):
             file.write(second)
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    tracemalloc.start()
-    wav, _ = audio.read_segment(path, Part(1700.0, 1701.0), checksum)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    np.testing.assert_allclose(wav[0], second, atol=2**-15)
-    assert peak < 2e6
+    content = path.read_bytes()
+    checksum, archive = hashlib.sha256(content).hexdigest(), tmp_path / "long.tar"
+    archive.write_bytes(b"before" + content + b"after")
+    del content
+    for where, part in (
+        (path, Part(1700.0, 1701.0)),
+        (archive, Part(1700.0, 1701.0, 6, path.stat().st_size, "recital.flac")),
+    ):
+        tracemalloc.start()
+        wav, _ = audio.read_segment(where, part, checksum)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_allclose(wav[0], second, atol=2**-15)
+        assert peak < 2e6
 
 
 @pytest.mark.parametrize("suffix", ["wav", "m4a"])

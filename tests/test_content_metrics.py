@@ -64,7 +64,7 @@ WORDS = "one two five ten twenty hundred thousand million oh zero double triple 
 WORDS += " cent first seconds 7 007 21 3.5 $5 ¢5 1st he's won't mr st uh o'clock . ' % café ½"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=30), st.lists(st.sampled_from(WORDS.split()), max_size=8).map(" ".join)))
 def test_normalising_twice_changes_nothing(text):
     once = normalise(text)
@@ -104,7 +104,7 @@ def test_nothing_spoken_is_no_score(errors, spoken):
 TEXTS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mat", "ran"]), min_size=1, max_size=8).map(" ".join)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
 def test_a_corpus_is_the_sum_of_its_clips(pairs):
     """As jiwer has it for the whole corpus at once."""
@@ -114,7 +114,7 @@ def test_a_corpus_is_the_sum_of_its_clips(pairs):
         assert counts[:, 0].sum() / counts[:, 1].sum() == pytest.approx(peer([*spoken], [*heard]), rel=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TEXTS, TEXTS)
 def test_bounds_of_the_counts(spoken, heard):
     edits, words = word_errors(spoken, heard)

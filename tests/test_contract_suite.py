@@ -23,7 +23,25 @@ from earmark.tests.planted_bugs import BUGS
 
 torch = pytest.importorskip("torch")
 
+from earmark.codecs.tiny.codec import Tiny  # noqa: E402
+
 MODULE = "earmark.tests.planted_bugs"
+ENCODER = """
+import earmark
+import torch
+
+
+class MyEncoder:  # energies of hops of 10 ms
+    info = earmark.Info(name="myencoder", sample_rate=16000, frame_rate=100, latent_kinds=("unquantized",))
+
+    def __init__(self, info, device):
+        self.info = info
+
+    def latents(self, wav, lengths, kind, seed):  # wav [B, 1, L] -> latents [B, 1, T], frames [B]
+        own = torch.arange(wav.shape[2], device=wav.device) < lengths[:, None, None]
+        hops = torch.nn.functional.pad(wav.where(own, 0.0), (0, -wav.shape[2] % 160)).unflatten(2, (-1, 160))
+        return hops.square().mean(3), -(-lengths // 160)
+"""
 SLOW = {"memory"}  # a second; asked of one good codec, one good encoder and its own bugs
 
 
@@ -105,6 +123,16 @@ def test_the_suite_asks_every_check():
     assert {name: docstring for name, docstring, _ in asked} == {name: each.asks for name, each in CHECKS.items()}
 
 
+def test_a_check_on_cuda_is_without_tf32(monkeypatch):
+    """By default cuDNN convolves in TF32: ten bits, where the CPU that it is compared with has twenty-three."""
+    monkeypatch.setattr(registry, "load", lambda entry, device: object())
+    for device, expected in (("cpu", True), ("cuda:0", False)):
+        for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+            monkeypatch.setattr(backend, "allow_tf32", True)
+        subject_of(f"{MODULE}:Good", device).adapter()
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is expected
+
+
 def test_what_is_measured_is_told():
     """The first sample of a frame of 40 at 16 kHz waits for its last, 39 later: 2.4375 ms."""
     results = check(f"{MODULE}:Good", only=("streaming", "frame_rate"))
@@ -116,7 +144,8 @@ def test_what_is_measured_is_told():
 def test_the_look_ahead_of_our_own_codec_is_what_its_network_says():
     """880 samples at 16 kHz (codecs/tiny/model.py); a change on a frame's border is seen no earlier than that."""
     (result,) = check("tiny-1", only=("streaming",))
-    assert 0 < result.measured["lookahead_ms"] <= 55
+    assert result.verdict == "passed", result.message
+    assert 0 < result.measured["lookahead_ms"] <= Tiny.lookahead_ms == 55
     assert result.measured["lookback_ms"] > 20
 
 
@@ -224,6 +253,19 @@ def test_the_recipe_of_a_codec_is_ten_lines_that_pass_the_contract(tmp_path):
     code, said = earmark("check", "my_codec:MyCodec", cwd=tmp_path)
     assert code == 0, said
     assert said.strip().splitlines()[-1] == "my_codec:MyCodec: 24 passed, 3 not asked"
+
+
+def test_an_encoder_is_checked_from_the_shell_and_from_python(tmp_path, monkeypatch):
+    """A class with `latents` alone, in a file of its own beside nothing else."""
+    (tmp_path / "my_encoder.py").write_text(ENCODER)
+    code, said = earmark("check", "my_encoder:MyEncoder", cwd=tmp_path)
+    assert code == 0, said
+    assert said.strip().splitlines()[-1] == "my_encoder:MyEncoder: 21 passed, 6 not asked"
+    monkeypatch.chdir(tmp_path)
+    verdicts = {
+        result.check.name: result.verdict for result in check("my_encoder:MyEncoder", only=("padding", "codes"))
+    }
+    assert (verdicts["padding"], verdicts["codes"]) == ("passed", "not asked")
 
 
 @pytest.mark.parametrize(

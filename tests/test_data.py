@@ -7,7 +7,16 @@ import soundfile
 from earmark.data import audio, cards
 from earmark.data.audio import AudioError
 from earmark.data.manifest import ManifestError, read_manifest
-from earmark.tests.helpers import read_rows, voice, write_dataset, write_manifest
+from earmark.data.schema import HeldOut
+from earmark.run import PRESETS
+from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """What a developer has got by `earmark data get` is not part of these tests."""
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
+
 
 PCM = {"PCM_16": 2**-15, "PCM_24": 2**-23, "FLOAT": 0.0}
 
@@ -177,3 +186,22 @@ def test_every_dataset_loads_and_every_real_clip_is_there(real):
     for card in cards.select(["sampler", "real"]):
         for clip in cards.load(card).clips:
             assert clip.path.is_file()
+
+
+def test_the_thresholds_of_the_sampler_are_of_the_sampler_as_it_is():
+    """What a card says of itself beside its questions leaves the fingerprint alone, by which thresholds judge."""
+    text = (ROOT / "thresholds.yaml").read_text()
+    for name in ("sampler_speech", "sampler_music", "sampler_sounds"):
+        card = cards.cards()[name]
+        assert f"data: {cards.load(card, PRESETS['quick'].clips).fingerprint}" in text, name
+        told = card.model_copy(update={"homepage": "https://example.org", "clips": 7, "notes": "x"})
+        assert cards.load(told).fingerprint == cards.load(card).fingerprint
+        for changed in ({"version": 9}, {"held_out": HeldOut(folds=2)}, {"tasks": card.tasks[:1]}):
+            assert cards.load(card.model_copy(update=changed)).fingerprint != cards.load(card).fingerprint
+
+
+def test_the_thresholds_of_real_recordings_are_of_those(real):
+    assert (
+        f"data: {cards.load(cards.cards()['librispeech_test_other']).fingerprint}"
+        in (ROOT / "thresholds.yaml").read_text()
+    )

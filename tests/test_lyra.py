@@ -284,7 +284,8 @@ MEASURES = {"stoi": "stoi", "estoi": "estoi", "pesq_wb": "pesq_wb", "similarity"
 # Measured before this adapter was written, by a script of its own, on 20 clips of LibriSpeech test-other that it does
 # not name. Here: the first clip of each of six speakers. Tolerance: two standard errors of a mean over six speakers,
 # whose own means differ by .018, .044, .32 and .019 (standard deviation, lyra-3.2, ten clips each). On all sixty clips
-# STOI, PESQ and similarity agree as well, but ESTOI is .030 to .037 higher than this: those twenty clips were harder.
+# STOI, PESQ and similarity agree within that spread as well, and ESTOI comes out .030 to .037 higher than this; which
+# twenty clips the earlier figures are of is not recorded.
 EARLIER = {
     "lyra-3.2": {"stoi": 0.879, "estoi": 0.755, "pesq_wb": 2.26, "similarity": 0.949},
     "lyra-6": {"stoi": 0.911, "estoi": 0.813, "pesq_wb": 2.79, "similarity": 0.971},

@@ -197,6 +197,12 @@ def test_a_recording_without_an_answer_is_not_the_codecs_failure(tmp_path, monke
     found = measure(METRICS["f0_rmse"], registry.find("uniform-8bit"), both, store, **ASKED)
     assert (found.score.n, found.score.failed, found.score.no_answer) == (1, 0, 1)
     assert "no frame is voiced" in found.no_answer["click.flac"]
+    monkeypatch.setattr(clips, "compute", None)  # that there is no answer is known: the next run does not ask again
+    later = Store(store.root, "cpu", "next run")
+    next_run = measure(METRICS["f0_rmse"], registry.find("uniform-8bit"), both, later, **ASKED)
+    assert next_run.no_answer == found.no_answer
+    monkeypatch.undo()
+    monkeypatch.setenv("EARMARK_DATA", str(tmp_path / "e"))
     silent = measure(METRICS["f0_rmse"], registry.find(f"{OWN}:Silent"), both, store, **ASKED)
     assert (silent.score.n, silent.score.failed, silent.score.no_answer) == (0, 1, 1)
     assert set(silent.errors) == {"speech.flac"}

@@ -9,6 +9,7 @@ import pytest
 from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Encoded, Info
 from earmark.codecs.registry import catalogue
+from earmark.contract import CHECKS, Subject, judge
 
 torch = pytest.importorskip("torch")
 snac = pytest.importorskip("snac", reason="needs the package: pip install snac")
@@ -163,6 +164,18 @@ def test_latents_are_those_that_are_quantised_and_decoded(name):
     assert torch.equal(adapter.quantise(unquantized), encoded.codes)
     expected = adapter.model.quantizer(unquantized)[0]
     torch.testing.assert_close(quantized, expected, rtol=0, atol=1e-5)
+
+
+@both
+def test_whole_groups_are_the_known_failure_of_its_rows(name):
+    """10 s at 24 kHz are ceil(240000 / 2048) = 118 groups of 4 frames, 472; 1 s at 44.1 kHz is 4 of 32, 128."""
+    adapter = build(name)
+    row = catalogue()[f"snac-{name}"]
+    thin = row.info.model_copy(update={"codebook_sizes": adapter.info.codebook_sizes})
+    entry = row.model_copy(update={"info": thin})
+    found = judge(CHECKS["frame_rate"], Subject(entry, "cpu", lambda: adapter))
+    assert found.verdict == "known failure"
+    assert found.measured == {"frame_rate": {"24k": 47.2, "44k": 128}[name]}
 
 
 def test_a_missing_token_is_refused_and_a_gap_is_not():

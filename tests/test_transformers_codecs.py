@@ -19,6 +19,7 @@ from earmark import hub
 from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Info, capabilities_of
 from earmark.codecs.registry import catalogue, find
+from earmark.contract import CHECKS, Subject, judge
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -349,6 +350,17 @@ def test_scales_are_the_level_of_each_chunk_and_cost_32_bits():
     assert encoded.side["scales"][0].tolist() == pytest.approx([first, 0.25], rel=1e-6)
     assert encoded.side["samples"].tolist() == [STRIDE + 5000]
     assert encoded.side_bits.tolist() == [64]
+
+
+def test_overlapping_chunks_are_the_known_failure_of_its_rows():
+    """Five chunks in 4 s: four of 150 frames, and one of 6 for the 1920 samples that are left."""
+    adapter, _ = encode("encodec-48k", noise("encodec-48k", CHUNK))
+    row = catalogue()["encodec-48k-4"]
+    thin = row.info.model_copy(update={"codebook_sizes": adapter.info.codebook_sizes})
+    entry = row.model_copy(update={"info": thin})
+    found = judge(CHECKS["frame_rate"], Subject(entry, "cpu", lambda: adapter))
+    assert found.verdict == "known failure"
+    assert found.measured == {"frame_rate": 151.5}
 
 
 def test_only_the_48_khz_model_has_side_information():

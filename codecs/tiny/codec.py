@@ -13,7 +13,7 @@ from torch import Tensor
 
 from earmark.codecs.contract import Info
 from earmark.codecs.pretrained import ClipByClip, Measures
-from earmark.codecs.tiny.model import BOOKS, ENTRIES, HOP, SAMPLE_RATE, Network
+from earmark.codecs.tiny.model import BOOKS, DELAY, ENTRIES, HOP, SAMPLE_RATE, Network
 
 WEIGHTS = Path(__file__).parent / "tiny.safetensors"
 
@@ -23,6 +23,8 @@ class Tiny(ClipByClip):
 
     Latents have D = 32. Each clip is coded alone, on its true samples: see `ClipByClip`.
     """
+
+    lookahead_ms = 1000 * DELAY / SAMPLE_RATE  # 55; the contract holds the codec to it
 
     def __init__(self, info: Info, device: str, *, codebooks: int, weights: Path = WEIGHTS) -> None:
         if codebooks != info.num_codebooks:

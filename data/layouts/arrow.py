@@ -12,52 +12,54 @@ from typing import Any
 
 import numpy as np
 
-from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed
+from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed, sides
 from earmark.data.manifest import as_text
 
 
 def read(
     root: Path,
     files: Mapping[str, str] | str,
-    audio: str = "audio",
+    audio: str = "",
     columns: Mapping[str, str] | None = None,
     values: Mapping[str, Mapping[str, str]] | None = None,
     side: str = "split",
     pairs: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Row]:
     """Each row of each file (.parquet, .arrow); files: a pattern, or side -> pattern. columns: our name -> theirs.
-    pairs: their column of several numbers -> our names of them.
+    pairs: their column of several numbers -> our names of them. audio: the column of sound, where there are several.
 
     Audio is an `Audio` feature (its bytes, or a file beside it), or samples and their rate.
     """
-    named = files.items() if isinstance(files, Mapping) else [("", files)]
-    for name, pattern in named:
+    for name, pattern in sides(files):
         for file in find(root, pattern):
-            for number, row in enumerate(_rows(file)):
-                if audio not in row:
-                    raise LayoutError(f"{file}: no column {audio!r}; it has {', '.join(row)}")
+            for number, (row, sounds) in enumerate(_rows(file)):
+                heard = audio or (sounds[0] if len(sounds) == 1 else "audio")
+                if heard not in row:
+                    raise LayoutError(f"{file}: no column {heard!r}; it has {', '.join(row)}")
                 for theirs, ours in (pairs or {}).items():
                     row |= dict(zip(ours, row[theirs], strict=True))
-                text = {key: as_text(value) for key, value in row.items() if key != audio}
+                text = {key: as_text(value) for key, value in row.items() if key != heard}
                 wanted = {**(columns or {}), **{name: name for ours in (pairs or {}).values() for name in ours}}
-                labels = mapped(({side: name} if name else {}) | renamed(text, wanted, file), values or {}, file)
-                yield _row(root, file, number, row[audio], labels)
+                labels = ({side: name} if name else {}) | mapped(renamed(text, wanted, file), values or {}, file)
+                yield _row(root, file, number, row[heard], labels)
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file; class labels as their names, audio as it is stored."""
+def _rows(file: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """The rows of a file, class labels as their names and audio as it is stored; and its columns of audio."""
     import datasets
 
     if file.suffix == ".arrow":
-        table = datasets.Dataset.from_file(str(file))
-    else:
-        table = datasets.Dataset.from_parquet(str(file), cache_dir=None, keep_in_memory=True)
-    for name, feature in table.features.items():
-        if isinstance(feature, datasets.Audio):
-            table = table.cast_column(name, datasets.Audio(decode=False))
-    names = {name: feature for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
+        table: Any = datasets.Dataset.from_file(str(file))
+    else:  # streamed: the library would write all of it into its cache first
+        table = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
+    features = table.features or {}
+    sounds = [name for name, feature in features.items() if isinstance(feature, datasets.Audio)]
+    for name in sounds:
+        table = table.cast_column(name, datasets.Audio(decode=False))
+    names = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     for row in table:
-        yield row | {name: feature.int2str(row[name]) for name, feature in names.items() if row[name] is not None}
+        words = {name: feature.int2str(row[name]) for name, feature in names.items() if row[name] is not None}
+        yield row | words, sounds
 
 
 def _row(root: Path, file: Path, number: int, audio: Any, labels: dict[str, str]) -> Row:
@@ -74,7 +76,7 @@ def _row(root: Path, file: Path, number: int, audio: Any, labels: dict[str, str]
     beside = file.parent / str(audio.get("path"))
     if not beside.is_file():
         raise LayoutError(f"{file}: row {number}: neither audio nor the file {beside}")
-    return Row(relative(beside, root), labels)
+    return Row(relative(beside, root), labels, content=beside.read_bytes())
 
 
 def _suffix(content: bytes) -> str:

@@ -109,7 +109,8 @@ def _notes(midi: Path) -> list[dict[str, object]]:
     """The notes of a MIDI file, by the clock: from key down to key up."""
     import mido
 
-    now, down, notes = 0.0, {}, []
+    now, notes = 0.0, []
+    down: dict[int, float] = {}
     for message in mido.MidiFile(midi):
         now += message.time
         if message.type == "note_on" and message.velocity > 0:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 class LayoutError(ValueError):
@@ -43,15 +44,43 @@ def one(root: Path, pattern: str) -> Path:
     return found[0]
 
 
+class Files:
+    """The files below a folder by name: looked for once, as a table may name a million of them."""
+
+    def __init__(self, root: Path) -> None:
+        self._by_name: dict[str, list[PurePosixPath]] = {}
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
+                self._by_name.setdefault(name, []).append(path)
+
+    def at(self, pattern: str) -> str | None:
+        """The relative path of a file: its name as it is, its folders with wildcards (`**/` at the start: anywhere)."""
+        anywhere = pattern.startswith("**/")
+        folders, _, name = pattern.removeprefix("**/").rpartition("/")
+        for path in sorted(self._by_name.get(name, ())):
+            ends = not folders or path.parent.match(folders)
+            if ends and (anywhere or len(path.parts) == folders.count("/") + bool(folders) + 1):
+                return path.as_posix()
+        return None
+
+
+def sides(spec: Mapping[str, str] | str) -> list[tuple[str, str]]:
+    """Side and pattern, of a card that says `train: "*.csv"`; one that names no sides has none (`""`)."""
+    return [*spec.items()] if isinstance(spec, Mapping) else [("", spec)]
+
+
 def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def table(path: Path, separator: str = ",", header: Iterable[str] | None = None) -> Iterator[dict[str, str]]:
+def table(path: Path, separator: str = ",", header: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
     """The rows of a text table, by the names of its first line, or by those of `header`."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-        rows = csv.DictReader(file, [*header] if header else None, delimiter=separator, quoting=quoting, restkey="")
+        if separator == "\t":
+            rows = csv.DictReader(file, header, "", delimiter=separator, quoting=csv.QUOTE_NONE)
+        else:
+            rows = csv.DictReader(file, header, "", delimiter=separator)
         for row in rows:
             yield {name: (value or "").strip() for name, value in row.items() if isinstance(value, str | None) and name}
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed
+from earmark.data.layouts.rows import Files, LayoutError, Row, find, mapped, renamed, sides
 from earmark.data.layouts.rows import table as text_table
 from earmark.data.manifest import as_text
 
@@ -37,40 +37,33 @@ def read(
     optional: columns that not every table has. commas: columns whose labels are parted by commas.
     missing: `skip` where the publishers say that some files of the table are not in the dataset.
     """
-    named = tables.items() if isinstance(tables, Mapping) else [("", tables)]
-    for name, pattern in named:
+    files = Files(root)
+    for name, pattern in sides(tables):
+        folder = (folders or {}).get(name, name)
         for file in find(root, pattern):
             for line in _lines(file, separator, header):
-                audio = _audio(
-                    root, path.format(side=name, folder=(folders or {}).get(name, name), **line), file, missing
-                )
-                if audio is None:
+                wanted = path.format(side=name, folder=folder, **line)
+                audio = files.at(wanted)
+                if audio is None and missing == "skip":
                     continue
-                wanted = {ours: key for ours, key in (columns or {}).items() if key in line or ours not in optional}
-                found = renamed(line, wanted, file)
+                if audio is None:
+                    raise LayoutError(f"{file}: {root / wanted} is not there; get the dataset again, whole")
+                found = _columns(line, columns or {}, optional, file)
                 found |= {ours: found[ours].replace(",", ";") for ours in commas}
+                found |= {ours: _joined(line, theirs, file) for ours, theirs in (tags or {}).items()}
                 in_path = re.search(match, audio) if match else None
                 found |= in_path.groupdict() if in_path else {}
-                found |= {ours: _joined(line, theirs, file) for ours, theirs in (tags or {}).items()}
-                yield Row(audio, mapped(({side: name} if name else {}) | found, values or {}, file))
+                yield Row(audio, ({side: name} if name else {}) | mapped(found, values or {}, file))
 
 
-def _audio(root: Path, name: str, file: Path, missing: str) -> str | None:
-    """The path of a clip, relative to the root."""
-    if not set("*?[") & set(name):
-        if (root / name).is_file():
-            return name
-        found = []
-    else:
-        found = sorted(root.glob(name))
-    if not found:
-        if missing == "skip":
-            return None
-        raise LayoutError(f"{file}: {root / name} is not there; get the dataset again, whole")
-    return relative(found[0], root)
+def _columns(
+    line: Mapping[str, str], columns: Mapping[str, str], optional: Sequence[str], file: Path
+) -> dict[str, str]:
+    return renamed(line, {ours: key for ours, key in columns.items() if key in line or ours not in optional}, file)
 
 
 def _joined(line: Mapping[str, str], names: Sequence[str], file: Path) -> str:
+    """The names of the columns that hold a 1."""
     return ";".join(name for name, flag in renamed(line, {name: name for name in names}, file).items() if flag == "1")
 
 

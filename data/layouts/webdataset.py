@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed
+from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed, sides
 from earmark.data.manifest import as_text
 
 AUDIO = ("flac", "wav", "mp3", "ogg", "opus", "m4a")
@@ -33,8 +33,7 @@ def read(
     list, `*0` the first of them. events: `label`, `onset`, `offset` -> the keys in a JSON that is a list of events.
     match: the named groups that are found in a member's name are columns too.
     """
-    named = tars.items() if isinstance(tars, Mapping) else [("", tars)]
-    for name, pattern in named:
+    for name, pattern in sides(tars):
         for tar in find(root, pattern):
             for sample in _samples(tar):
                 audio = next((kind for kind in AUDIO if kind in sample), None)
@@ -46,7 +45,7 @@ def read(
                 found |= in_name.groupdict() if in_name else {}
                 yield Row(
                     relative(tar, root),
-                    mapped(({side: name} if name else {}) | found, values or {}, tar),
+                    ({side: name} if name else {}) | mapped(found, values or {}, tar),
                     member=where.name.removeprefix("./"),
                     offset=where.offset_data,
                     size=where.size,
@@ -81,7 +80,8 @@ def _members(tar: Path) -> Iterator[dict[str, Any]]:
 def _labels(found: Any, columns: Mapping[str, str], events: Mapping[str, str] | None, tar: Path) -> dict[str, str]:
     if events is not None:
         rows = found if isinstance(found, list) else found.get("events", [])
-        return {"events": json.dumps(sorted((_event(row, events) for row in rows), key=lambda row: row["onset_s"]))}
+        found = [event for row in rows for event in _events(row, events)]
+        return {"events": json.dumps(sorted(found, key=lambda event: event["onset_s"]))}
     if not isinstance(found, dict):
         raise LayoutError(f"{tar}: expected a JSON object a sample")
     text = {name: as_text(value) for name, value in found.items()}
@@ -90,9 +90,7 @@ def _labels(found: Any, columns: Mapping[str, str], events: Mapping[str, str] | 
     return renamed(text, columns, tar)
 
 
-def _event(row: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "label": str(row[keys["label"]]),
-        "onset_s": float(row[keys["onset"]]),
-        "offset_s": float(row[keys["offset"]]),
-    }
+def _events(row: Mapping[str, Any], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    """An event a label: DESED's weak ones are several in one line, parted by commas."""
+    times = {"onset_s": float(row[keys["onset"]]), "offset_s": float(row[keys["offset"]])}
+    return [{"label": label, **times} for label in str(row[keys["label"]]).split(",")]

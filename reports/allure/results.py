@@ -17,6 +17,7 @@ from earmark.reports.scores import Score
 
 # The first words of the message of a failed or skipped test: what kind of failure it is.
 THRESHOLD_MISSED = "threshold missed:"
+REGRESSION = "regression:"
 CODEC_FAILED = "codec failed:"
 DATA_MISSING = "data missing:"
 WEIGHTS_MISSING = "weights missing:"
@@ -85,6 +86,7 @@ def categories() -> list[dict[str, Any]]:
     missing = ["failed", "broken", "skipped"]
     return [
         _category("Threshold missed", ["failed", "broken"], _starts(THRESHOLD_MISSED)),
+        _category("Worse than the baseline", ["failed", "broken"], _starts(REGRESSION)),
         _category("Codec failed", ["failed", "broken"], _starts(CODEC_FAILED)),
         _category("Data missing", missing, _starts(DATA_MISSING)),
         _category("Weights missing", missing, _starts(WEIGHTS_MISSING)),

@@ -1,0 +1,275 @@
+"""Two runs compared on the same clips: what got worse, by how much, and how sure that is.
+
+A score is worse where the 95 % interval of the paired difference lies beyond a margin, and its p-value, corrected for
+all scores that are compared (Holm 1979), is below 5 %: of fifty metrics two or three would cross the first line by
+chance. Differences are always oriented: positive is worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from earmark.reports.scores import Score, read_clips, read_scores
+
+RELATIVE_MARGIN = 0.01  # of the old value, where no margin is given: so much worse is let pass
+RESAMPLES = 9999  # of the bootstrap: the smallest p is 1e-4, which Holm's correction of 100 scores still lets through
+ALPHA = 0.05
+LEAST_GROUPS = 5  # of clips: of fewer, a bootstrap is sure of anything
+WORST = 3  # clips that are named
+Clips = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A score and its baseline.
+
+    difference, low, high    the mean paired difference and its 95 % interval; positive is worse; in the metric's unit.
+    effect   the mean difference over the standard deviation of the clips' differences (Cohen's d of pairs).
+    p        one-sided, that it is no worse than the margin; holm: corrected for all comparisons.
+    worst    the clips that lost most: clip, old, new.
+    newly_failed   clips that came back before and now fail.
+    skipped  why the two cannot be compared; all numbers are then NaN.
+    """
+
+    old: Score
+    new: Score
+    margin: float = math.nan
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    effect: float = math.nan
+    p: float = math.nan
+    holm: float = math.nan
+    n: int = 0
+    method: str = ""
+    worst: Sequence[tuple[str, float, float]] = ()
+    newly_failed: Sequence[str] = ()
+    skipped: str | None = None
+
+    @property
+    def regressed(self) -> bool:
+        """Whether the new score is worse, beyond margin and chance; or clips fail that did not."""
+        return bool(self.newly_failed) or (self.low > self.margin and self.holm < ALPHA)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the new score is better beyond its margin (not corrected: it decides nothing)."""
+        return self.high < -self.margin
+
+
+class Baseline:
+    """The scores of an earlier run, from the folder that its `--reports` named.
+
+    Raises ValueError where the folder has no scores, naming it and what to do.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "scores.jsonl").is_file():
+            raise ValueError(f"{folder} has no scores.jsonl; name the folder that --reports of the earlier run named")
+        self.folder = folder
+        self.scores = {_what(score): score for score in read_scores(folder / "scores.jsonl")}
+        self._clips = clips_by_score(read_clips(folder / "clips.parquet"))
+
+    def compare(
+        self, new: Sequence[Score], clips: Sequence[Mapping[str, Any]], margin: Callable[[Score], float | None]
+    ) -> list[Comparison]:
+        """Each new score that the baseline has too, compared; Holm's correction is over all of them.
+
+        clips: rows of clips.parquet of the new run. margin: in the metric's unit, None for RELATIVE_MARGIN.
+        """
+        rows = clips_by_score(clips)
+        found = []
+        for score in new:
+            if old := self.scores.get(_what(score)):
+                found.append(
+                    compare(old, score, self._clips.get(_what(old), {}), rows.get(_what(score), {}), margin(score))
+                )
+        return holm(found)
+
+
+def _what(score: Score) -> tuple:
+    """What two runs can both have measured. Backend and data are looked at apart, so that a change of them is told."""
+    return score.codec, score.suite, score.dataset, score.metric, score.protocol, score.seed
+
+
+def clips_by_score(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, dict[str, Mapping[str, Any]]]:
+    """Rows of clips.parquet by what was measured, then by clip; of several presets the last."""
+    found: dict[tuple, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("codec", "suite", "dataset", "metric", "protocol", "seed"))
+        found.setdefault(key, {})[row["clip"]] = row
+    return found
+
+
+def compare(old: Score, new: Score, before: Clips, after: Clips, margin: float | None = None) -> Comparison:
+    """Compare two scores of one measurement; before, after: their rows of clips.parquet, by clip."""
+    plain = Comparison(old, new)
+    if why := _differ(old, new):
+        return replace(plain, skipped=why)
+    if old.at_bound or new.at_bound:
+        return _of_bounds(plain)
+    if old.value is None or new.value is None:
+        return replace(plain, newly_failed=_newly_failed(before, after), skipped="one of the two has no finite mean")
+    margin = RELATIVE_MARGIN * abs(old.value) if margin is None else margin
+    plain = replace(plain, margin=margin, newly_failed=_newly_failed(before, after))
+    sign = -1.0 if new.higher_is_better else 1.0
+    both = [clip for clip in after if clip in before and _finite(after[clip]) and _finite(before[clip])]
+    if both:
+        return _paired(plain, both, before, after, sign)
+    return _of_intervals(plain, sign)
+
+
+def _differ(old: Score, new: Score) -> str | None:
+    """Why two scores are not of one measurement."""
+    if old.dataset_fingerprint != new.dataset_fingerprint:
+        return "the data differ: compare runs over the same clips (--data, --limit, --preset)"
+    if old.backend != new.backend:
+        return f"the backend changed from {old.backend} to {new.backend}"
+    return None
+
+
+def _of_bounds(plain: Comparison) -> Comparison:
+    """Where one was perfect (nothing was lost): to lose anything is worse, whatever the margin."""
+    lost = math.inf * (plain.old.at_bound - plain.new.at_bound) if plain.old.at_bound != plain.new.at_bound else 0.0
+    p = 0.0 if lost > 0 else 1.0
+    return replace(
+        plain, margin=0.0, difference=lost, low=lost, high=lost, effect=lost, p=p, n=plain.new.n, method="exact or not"
+    )
+
+
+def _finite(row: Mapping[str, Any]) -> bool:
+    return row["value"] is not None and math.isfinite(row["value"])
+
+
+def _newly_failed(before: Clips, after: Clips) -> list[str]:
+    return [clip for clip, row in after.items() if row["error"] and clip in before and not before[clip]["error"]]
+
+
+def _paired(plain: Comparison, clips: Sequence[str], before: Clips, after: Clips, sign: float) -> Comparison:
+    """By clips: the bootstrap over groups (speakers, recordings) of the paired differences."""
+    worse = np.array([sign * (after[clip]["value"] - before[clip]["value"]) for clip in clips])
+    names, index = np.unique([after[clip]["group"] for clip in clips], return_inverse=True)
+    spread = float(worse.std(ddof=1)) if len(worse) > 1 else 0.0
+    order = np.argsort(-worse, kind="stable")[:WORST]
+    found = replace(
+        plain,
+        difference=float(worse.mean()),
+        effect=float(worse.mean()) / spread
+        if spread
+        else math.copysign(math.inf, worse.mean())
+        if worse.any()
+        else 0.0,
+        n=len(clips),
+        worst=[(clips[i], before[clips[i]]["value"], after[clips[i]]["value"]) for i in order if worse[i] > 0],
+    )
+    if not worse.any():
+        return replace(found, low=0.0, high=0.0, p=1.0, method="every clip scores the same")
+    if len(names) < LEAST_GROUPS:
+        return replace(found, skipped=f"{len(names)} groups of clips are too few to judge by; at least {LEAST_GROUPS}")
+    means = _bootstrap_means(worse, index, len(names))
+    low, high = np.quantile(means, [0.025, 0.975])
+    p = (1 + int((means <= plain.margin).sum())) / (RESAMPLES + 1)
+    method = f"paired bootstrap over {len(names)} groups of clips"
+    return replace(found, low=float(low), high=float(high), p=p, method=method)
+
+
+def _bootstrap_means(values: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
+    """Means over RESAMPLES draws of whole groups, as the interval of a score draws them (intervals.py)."""
+    sums, sizes = np.bincount(index, weights=values), np.bincount(index)
+    drawn = np.random.default_rng(0).integers(groups, size=(RESAMPLES, groups))
+    return sums[drawn].sum(1) / sizes[drawn].sum(1)
+
+
+def _of_intervals(plain: Comparison, sign: float) -> Comparison:
+    """Of scores without values of clips (a distance of distributions, a trained model): from their own intervals.
+
+    As if the two runs were independent, which is careful: on the same clips they are not.
+    """
+    from scipy import stats
+
+    old, new = plain.old, plain.new
+    assert old.value is not None
+    assert new.value is not None
+    difference = sign * (new.value - old.value)
+    bounds = (old.ci_low, old.ci_high, new.ci_low, new.ci_high)
+    if difference == 0:
+        return replace(plain, difference=0.0, low=0.0, high=0.0, effect=0.0, p=1.0, n=new.n, method="the same value")
+    if any(bound is None for bound in bounds):
+        return replace(
+            plain, difference=difference, n=new.n, skipped="neither values of clips nor intervals to judge by"
+        )
+    error = math.hypot(bounds[1] - bounds[0], bounds[3] - bounds[2]) / (2 * stats.norm.ppf(0.975))  # type: ignore[operator]
+    half = stats.norm.ppf(0.975) * error
+    z = (difference - plain.margin) / error if error else math.copysign(math.inf, difference - plain.margin)
+    return replace(
+        plain, difference=difference, low=difference - half, high=difference + half, n=new.n,
+        effect=difference / error if error else math.copysign(math.inf, difference),
+        p=float(stats.norm.sf(z)), method="from the two intervals",
+    )  # fmt: skip
+
+
+def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same, with p corrected for how many they are (Holm, Scandinavian Journal of Statistics 1979)."""
+    judged = sorted((c.p, i) for i, c in enumerate(comparisons) if c.skipped is None and not math.isnan(c.p))
+    corrected, highest = {}, 0.0
+    for rank, (p, place) in enumerate(judged):
+        highest = max(highest, min(1.0, p * (len(judged) - rank)))
+        corrected[place] = highest
+    return [replace(c, holm=corrected[i]) if i in corrected else c for i, c in enumerate(comparisons)]
+
+
+def describe(found: Comparison) -> str:
+    """A comparison for a reader who must decide: old, new, difference, how sure, and the clips that lost most."""
+    old, new = found.old, found.new
+    direction = "higher is better" if new.higher_is_better else "lower is better"
+    if found.skipped and not found.newly_failed:
+        return f"{new.metric} of {new.codec} on {new.dataset}: not compared: {found.skipped}"
+    lines = [
+        f"{new.metric} of {new.codec} on {new.dataset} ({direction}): {_number(old)} before, {_number(new)} now",
+        f"  worse by {found.difference:.4g} {new.unit} [{found.low:.4g}, {found.high:.4g}], margin {found.margin:.4g}; "
+        f"n {found.n}, effect {found.effect:.2g}, p {found.p:.2g}, corrected {found.holm:.2g} ({found.method})",
+    ]
+    lines += [f"  {clip}: {before:.4g} before, {after:.4g} now" for clip, before, after in found.worst]
+    lines += [f"  {clip}: fails now, and did not before" for clip in found.newly_failed[:WORST]]
+    return "\n".join(lines)
+
+
+def _number(score: Score) -> str:
+    return "nothing lost" if score.at_bound else "none" if score.value is None else f"{score.value:.4g}"
+
+
+def as_markdown(comparisons: Sequence[Comparison]) -> str:
+    """All comparisons as a table, what got worse first."""
+    lines = [
+        "| codec | dataset | metric | before | now | worse by [95 %] | margin | p, corrected | verdict |",
+        "|---|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for found in sorted(comparisons, key=lambda c: (not c.regressed, not c.improved)):
+        new = found.new
+        interval = "" if math.isnan(found.low) else f"{found.difference:.3g} [{found.low:.3g}, {found.high:.3g}]"
+        numbers = ("" if math.isnan(number) else f"{number:.2g}" for number in (found.margin, found.holm))
+        cells = [
+            new.codec,
+            new.dataset,
+            new.metric,
+            _number(found.old),
+            _number(new),
+            interval,
+            *numbers,
+            verdict(found),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def verdict(found: Comparison) -> str:
+    """One word or the reason why there is none."""
+    if found.regressed:
+        return "**worse**"
+    return f"not compared: {found.skipped}" if found.skipped else "better" if found.improved else "as before"

@@ -1,0 +1,247 @@
+"""The leaderboard: scores of any number of runs, a row a codec, a column a dataset and metric, ranked and annotated.
+
+Views of one `Board`: a page that needs no network (leaderboard.html), Markdown and CSV. Nothing is averaged over
+datasets or metrics: a single number for "how good" would hide what a reader came to see.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from earmark.reports.published import Figure, printed, source
+from earmark.reports.scores import Score
+from earmark.reports.tables import cell as short
+
+PAGE = Path(__file__).with_name("leaderboard.html")
+HEADLINES = (
+    "bitrate_kbps", "pesq_wb", "stoi", "estoi", "si_sdr", "mel_distance_7scale", "visqol_speech", "visqol_audio",
+    "speaker_similarity", "wer", "dnsmos_ovrl_increase", "fad", "same_id_ratio", "same_id_kappa", "perplexity_overall",
+    "lm_bitrate_kbps", "accuracy", "mean_ap", "r2", "segment_f1", "eer", "recall_at_1", "iwer", "real_time_factor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a codec beside its scores. All of it may be unknown, of a codec of one's own."""
+
+    feature_type: str | None = None
+    sample_rate: int | None = None
+    frame_rate: float | None = None
+    num_codebooks: int | None = None
+    codebook_size: int | None = None
+    bitrate_kbps: float | None = None
+    trained_on: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is comparable: one metric, by one backend and protocol, on the same clips."""
+
+    suite: str
+    dataset: str
+    metric: str
+    backend: str
+    protocol: str
+    preset: str
+    data: str
+    unit: str
+    higher_is_better: bool
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score in its column. rank: 1 + how many codecs are better beyond both intervals, so ties share one.
+
+    contaminated: the codec was trained on that corpus. published: what a paper prints for that codec, dataset and
+    metric, and published_in, where.
+    """
+
+    score: Score
+    rank: int
+    contaminated: bool = False
+    published: float | None = None
+    published_in: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """Columns, and of each codec its facts and its cells by the place of their column."""
+
+    columns: Sequence[Column]
+    cells: Mapping[str, Mapping[int, Cell]]
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+
+
+def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[str, str]) -> Board:
+    """Arrange scores; of one measurement that several runs made, the newest counts.
+
+    facts: codec -> what is known of it. domains: dataset -> speech, music, sound or general.
+    """
+    newest: dict[tuple[str, Column], Score] = {}
+    for score in sorted(scores, key=lambda score: score.time):
+        newest[score.codec, _column(score, domains)] = score
+    columns = list(dict.fromkeys(column for _, column in newest))
+    place = {column: index for index, column in enumerate(columns)}
+    cells: dict[str, dict[int, Cell]] = {}
+    for (codec, column), score in newest.items():
+        peers = [other for (_, its), other in newest.items() if its == column]
+        known = facts.get(codec, Facts())
+        made = Cell(score, _rank(score, peers), _trained_on(known, column.dataset))
+        cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
+    return Board(columns, cells, {codec: facts.get(codec, Facts()) for codec in cells})
+
+
+def _column(score: Score, domains: Mapping[str, str]) -> Column:
+    shared = ("suite", "dataset", "metric", "backend", "protocol", "preset", "unit", "higher_is_better")
+    same = {name: getattr(score, name) for name in shared}
+    return Column(**same, data=score.dataset_fingerprint, domain=domains.get(score.dataset, ""))
+
+
+def _rank(score: Score, peers: Sequence[Score]) -> int:
+    return 1 + sum(_better(peer, score) for peer in peers)
+
+
+def _better(a: Score, b: Score) -> bool:
+    """Whether a is better than b beyond both intervals; where one has none, by its value."""
+    (a_low, a_high), (b_low, b_high) = _interval(a), _interval(b)
+    return a_low > b_high if a.higher_is_better else a_high < b_low
+
+
+def _interval(score: Score) -> tuple[float, float]:
+    best = float("inf") if score.higher_is_better else float("-inf")
+    if score.value is None:
+        return (best, best) if score.at_bound else (-best, -best)
+    low = score.ci_low if score.ci_low is not None else score.value
+    high = score.ci_high if score.ci_high is not None else score.value
+    return low, high
+
+
+def _trained_on(facts: Facts, dataset: str) -> bool:
+    """Whether the corpus of a dataset is among those that a codec was trained on, by name."""
+    name = _plain(dataset)
+    return any(name.startswith(_plain(corpus)) for corpus in facts.trained_on if _plain(corpus))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _with_figure(cell: Cell, figure: Figure | None) -> Cell:
+    if figure is None:
+        return cell
+    return replace(cell, published=figure.value, published_in=source(figure))
+
+
+def is_headline(metric: str) -> bool:
+    """Whether a metric is one of the few that a first look needs."""
+    return any(metric == name or metric.startswith(f"{name}_") for name in HEADLINES) and not metric.endswith(
+        ("_original", "_aligned", "_native")
+    )
+
+
+# -- views ------------------------------------------------------------------------------------------------------------
+
+
+def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str = "Earmark leaderboard") -> str:
+    """One page, complete in itself. pictures: (caption, SVG)."""
+    data = {
+        "columns": [asdict(column) | {"headline": is_headline(column.metric)} for column in board.columns],
+        "codecs": [
+            {
+                "name": codec,
+                "facts": asdict(board.facts[codec]),
+                "cells": {at: _json(cell) for at, cell in cells.items()},
+            }
+            for codec, cells in board.cells.items()
+        ],
+    }
+    drawn = "".join(
+        f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in pictures
+    )
+    # "</" inside a script would end it
+    filled = {"TITLE": html.escape(title), "DATA": json.dumps(data).replace("</", "<\\/"), "PICTURES": drawn}
+    return re.sub(r"\{\{(TITLE|DATA|PICTURES)\}\}", lambda match: filled[match[1]], PAGE.read_text(encoding="utf-8"))
+
+
+def _json(cell: Cell) -> dict[str, Any]:
+    score = cell.score
+    names = (
+        "value", "ci_low", "ci_high", "ci_method", "n", "failed", "no_answer", "limit", "at_bound", "out_of_domain",
+    )  # fmt: skip
+    flags = {name: getattr(cell, name) for name in ("rank", "contaminated", "published", "published_in")}
+    return {name: getattr(score, name) for name in names} | flags | {"text": short(score), "notes": list(score.notes)}
+
+
+def to_markdown(board: Board) -> str:
+    """A table of the headline metrics for each dimension and dataset."""
+    parts = ["# Leaderboard", ""]
+    groups = dict.fromkeys((column.suite, column.dataset, column.data) for column in board.columns)
+    for suite, dataset, data in groups:
+        chosen = [
+            (at, column)
+            for at, column in enumerate(board.columns)
+            if (column.suite, column.dataset, column.data) == (suite, dataset, data) and is_headline(column.metric)
+        ]
+        if chosen:
+            parts += [f"## {suite}: {dataset}", "", *_markdown_table(board, chosen), ""]
+    return "\n".join([*parts, _LEGEND, ""])
+
+
+_LEGEND = (
+    "Mean ± half of the 95 % interval, and the rank; codecs whose intervals overlap share it. † the metric was not "
+    "validated for such audio. ‡ the codec was trained on that corpus."
+)
+
+
+def _markdown_table(board: Board, chosen: Sequence[tuple[int, Column]]) -> list[str]:
+    names = [f"{column.metric} {'↑' if column.higher_is_better else '↓'}" for _, column in chosen]
+    lines = [f"| codec | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for codec, cells in board.cells.items():
+        found = [cells.get(at) for at, _ in chosen]
+        if any(found):
+            lines.append(f"| {codec} | {' | '.join(_marked(cell) for cell in found)} |")
+    return lines
+
+
+def _marked(cell: Cell | None) -> str:
+    return "" if cell is None else f"{short(cell.score)}{'‡' * cell.contaminated} ({cell.rank})"
+
+
+def to_csv(board: Board) -> str:
+    """One line a cell, with its rank, flags and published figure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = (
+        "suite",
+        "dataset",
+        "metric",
+        "backend",
+        "protocol",
+        "preset",
+        "data",
+        "unit",
+        "higher_is_better",
+        "domain",
+    )
+    numbers = ("value", "ci_low", "ci_high", "n", "failed", "no_answer", "at_bound", "out_of_domain", "codec_revision")
+    flags = ("rank", "contaminated", "published", "published_in")
+    writer.writerow(["codec", "feature_type", *names, *numbers, *flags])
+    for codec, cells in board.cells.items():
+        for at, cell in cells.items():
+            column = board.columns[at]
+            writer.writerow(
+                [codec, board.facts[codec].feature_type]
+                + [getattr(column, name) for name in names]
+                + [getattr(cell.score, name) for name in numbers]
+                + [getattr(cell, name) for name in flags]
+            )
+    return text.getvalue()

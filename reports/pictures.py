@@ -1,0 +1,108 @@
+"""The pictures of the leaderboard: quality over bitrate with Opus as the reference line, word errors against speaker
+similarity, and what goes together with perplexity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from earmark.reports import plots
+from earmark.reports.correlation import Correlation, correlation
+from earmark.reports.rates import REFERENCE, bd_rate, rate_curves
+from earmark.reports.scores import Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OVER_BITRATE = ("pesq_wb", "estoi", "visqol_audio", "mel_distance_7scale")
+PERPLEXITY = "perplexity_overall"
+
+
+def pictures(scores: Sequence[Score], families: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(caption, SVG) of every picture that the scores give; families: codec -> family."""
+    datasets = list(dict.fromkeys(score.dataset for score in scores))
+    found = []
+    for dataset in datasets:
+        found += [_over_bitrate(scores, dataset, metric, families) for metric in OVER_BITRATE]
+        found.append(_words_and_voice(scores, dataset))
+        found += _with_perplexity(scores, dataset)
+    return [(caption, plots.svg(figure)) for caption, figure in (each for each in found if each)]
+
+
+def _over_bitrate(
+    scores: Sequence[Score], dataset: str, metric: str, families: Mapping[str, str]
+) -> tuple[str, Figure] | None:
+    """One metric's curves, where at least one family has two points; the caption has each BD-rate against Opus."""
+    curves = rate_curves(scores, dataset, metric, families)
+    if not any(len(points) > 1 for points in curves.values()):
+        return None
+    lines = {
+        family: plots.Curve(
+            [p.kbps for p in points], [p.value for p in points], [p.low for p in points], [p.high for p in points]
+        )
+        for family, points in curves.items()
+    }
+    saved = {
+        family: bd_rate(curves.get(REFERENCE, ()), points) for family, points in curves.items() if family != REFERENCE
+    }
+    said = [f"{family} {percent:+.0f} %" for family, percent in saved.items() if percent is not None]
+    caption = f"{metric} on {dataset}." + (f" BD-rate against Opus: {', '.join(said)}." if said else "")
+    return caption, plots.curves_figure(lines, f"{metric}, {dataset}", "kbit/s", metric, log_x=True)
+
+
+def _words_and_voice(scores: Sequence[Score], dataset: str) -> tuple[str, Figure] | None:
+    """CodecBench's picture: word errors against speaker similarity, bitrate as the area."""
+    wer = _first(scores, dataset, "wer_", ("_increase", "_original"))
+    voice = _first(scores, dataset, "speaker_similarity_", ())
+    rates = _values(scores, dataset, "bitrate_kbps")
+    both = [codec for codec in wer if codec in voice]
+    if len(both) < 2:
+        return None
+    points = {codec: (voice[codec], wer[codec], rates.get(codec, 0.0)) for codec in both}
+    figure = plots.bubbles(
+        points, f"words and voice, {dataset}", "speaker similarity", "word error rate", "area: bitrate"
+    )
+    return f"Word error rate against speaker similarity on {dataset}; the area is the bitrate.", figure
+
+
+def _first(scores: Sequence[Score], dataset: str, start: str, but: tuple[str, ...]) -> dict[str, float]:
+    """The values of the first metric of a family (its backends are not mixed)."""
+    names = [
+        s.metric for s in scores if s.dataset == dataset and s.metric.startswith(start) and not s.metric.endswith(but)
+    ]
+    return _values(scores, dataset, names[0]) if names else {}
+
+
+def _values(scores: Sequence[Score], dataset: str, metric: str) -> dict[str, float]:
+    here = (score for score in scores if (score.dataset, score.metric) == (dataset, metric))
+    return {score.codec: score.value for score in here if score.value is not None}
+
+
+def perplexity_table(scores: Sequence[Score], dataset: str) -> dict[str, Correlation]:
+    """AudioCodecBench's Table 7 over our codecs: metric -> its correlation with perplexity, as if lower were better."""
+    base = _values(scores, dataset, PERPLEXITY)
+    higher = {score.metric: score.higher_is_better for score in scores if score.dataset == dataset}
+    found = {
+        metric: correlation(base, _values(scores, dataset, metric), negate_y=is_higher)
+        for metric, is_higher in higher.items()
+        if metric != PERPLEXITY and "perplexity" not in metric
+    }
+    return {metric: each for metric, each in found.items() if each is not None}
+
+
+def _with_perplexity(scores: Sequence[Score], dataset: str) -> list[tuple[str, Figure]]:
+    """Scatter plots of the headline metrics against perplexity, where four codecs or more have both."""
+    from earmark.reports.leaderboard import is_headline
+
+    base, drawn = _values(scores, dataset, PERPLEXITY), []
+    for metric, found in perplexity_table(scores, dataset).items():
+        if is_headline(metric):
+            other = _values(scores, dataset, metric)
+            points = {codec: (base[codec], other[codec], 1.0) for codec in base if codec in other}
+            caption = (
+                f"{metric} against perplexity on {dataset}: r {found.r:.2f} [{found.low:.2f}, {found.high:.2f}], "
+                f"rho {found.rho:.2f}, n {found.n} codecs."
+            )
+            drawn.append((caption, plots.bubbles(points, f"{metric}, {dataset}", PERPLEXITY, metric)))
+    return drawn

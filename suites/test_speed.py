@@ -1,0 +1,102 @@
+"""How fast is the codec, and what does it take? Times by pytest-benchmark, which measures alone: `-n 0`.
+
+Every time is beside the same time in units of a calibration kernel, measured in this run: thresholds hold on that.
+"""
+
+import pytest
+
+from earmark.contract import CHECKS, Subject, judge
+from earmark.scoring import speed
+
+pytestmark = pytest.mark.suite("speed", needs="reconstruct")
+of_tokens = pytest.mark.suite("speed", needs=("encode", "decode"))
+
+
+@pytest.fixture
+def rounds(benchmark):
+    """`rounds(call)`: seconds of each round, after one that is not counted."""
+
+    def time_it(call):
+        benchmark.pedantic(call, rounds=speed.ROUNDS, warmup_rounds=1)
+        return benchmark.stats.stats.data
+
+    return time_it
+
+
+@pytest.fixture(scope="session")
+def kernel_s(store):
+    """Seconds of the calibration kernel on this machine, the median of many."""
+    return speed.seconds_of(speed.kernel(store.device), rounds=20)
+
+
+def factors(what, codec, store, rounds, kernel_s, scores):
+    seconds = rounds(speed.timed(codec, store, what))
+    factor = speed.of_rounds(seconds, 1 / speed.SECONDS)
+    relative = speed.of_rounds(seconds, 1 / speed.SECONDS / kernel_s)
+    return (
+        scores("real_time_factor", codec, speed.SOUND, found=factor, variant=what),
+        scores("kernels_per_second", codec, speed.SOUND, found=relative, variant=what),
+    )
+
+
+def test_real_time_factor(codec, store, rounds, kernel_s, scores, gate):
+    """Seconds to encode and decode a second of sound, one clip at a time (lower is better)."""
+    gate(*factors("both", codec, store, rounds, kernel_s, scores))
+
+
+@of_tokens
+def test_real_time_factor_of_encoding(codec, store, rounds, kernel_s, scores, gate):
+    """Seconds to encode a second of sound, one clip at a time (lower is better)."""
+    gate(*factors("encode", codec, store, rounds, kernel_s, scores))
+
+
+@of_tokens
+def test_real_time_factor_of_decoding(codec, store, rounds, kernel_s, scores, gate):
+    """Seconds to decode a second of sound, one clip at a time (lower is better)."""
+    gate(*factors("decode", codec, store, rounds, kernel_s, scores))
+
+
+def test_best_batch(codec, store, scores, gate):
+    """Seconds a second of sound in the batch that is fastest (lower is better)."""
+    batch, each = speed.best_batch(codec, store, speed.seconds_of)
+    found = speed.of_rounds([each], notes=[f"batch {batch}"])
+    gate(scores("real_time_factor", codec, speed.SOUND, found=found, variant="best_batch"))
+
+
+def test_first_chunk(codec, store, rounds, scores, gate):
+    """Milliseconds to encode and decode the first frame of sound alone (lower is better)."""
+    frame_s = 1 / (codec.info.frame_rate or 50)
+    seconds = rounds(speed.timed(codec, store, "both", seconds=frame_s))
+    gate(scores("first_chunk_ms", codec, speed.SOUND, found=speed.of_rounds(seconds, 1000)))
+
+
+def test_algorithmic_delay(codec, store, scores, gate):
+    """How far the codec looks ahead, its frame included (ms, lower is better); measured, so a lower bound."""
+    subject = Subject(codec, store.device, lambda: store.adapter(codec))
+    judge(CHECKS["streaming"], subject)
+    found = speed.exact(subject.measured["lookahead_ms"], ["a lower bound: no input beyond it was seen to matter"])
+    gate(scores("algorithmic_delay_ms", codec, speed.SOUND, found=found))
+
+
+def test_size(codec, store, scores, gate):
+    """Parameters, codebooks included (millions), and multiply-adds for a second of sound (billions)."""
+    adapter = store.adapter(codec)
+    counted, macs = speed.parameters(adapter), speed.macs_per_second(codec, store)
+    if counted is None and macs is None:
+        pytest.skip(f"{codec.name} is not made of torch modules: nothing can be counted")
+    found = []
+    if counted is not None:
+        found.append(scores("parameters_million", codec, speed.SOUND, found=speed.exact(counted / 1e6)))
+    if macs is not None:
+        notes = ["recurrent layers are not counted"]
+        found.append(scores("gmacs_per_second", codec, speed.SOUND, found=speed.exact(macs / 1e9, notes)))
+    gate(*found)
+
+
+def test_process(codec, store, scores, gate):
+    """Seconds from nothing to the first second of sound, and peak memory (MiB) beyond torch's own."""
+    taken = speed.fresh_process(codec, store.device)
+    gate(
+        scores("start_up_s", codec, speed.SOUND, found=speed.of_rounds([taken["start_s"]])),
+        scores("peak_memory_mib", codec, speed.SOUND, found=speed.of_rounds([taken["peak_mb"]])),
+    )

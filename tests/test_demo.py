@@ -1,0 +1,55 @@
+"""The demo, as its user: the gate's own script passes a good release, and stops a broken one with the reason."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from earmark.tests.helpers import ROOT
+
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+DEMO = ROOT / "docs" / "demo"
+QUICK = "--limit 8 -n 0 -p no:cacheprovider -k test_snr"
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """The Benchmark step of the action in a copy of the demo: `gate(**inputs)`; those not given have their defaults."""
+    shutil.copytree(DEMO, tmp_path / "demo")
+    step = next(step for step in ACTION["runs"]["steps"] if step.get("name") == "Benchmark")
+    workflow = yaml.safe_load((DEMO / ".github" / "workflows" / "codec.yml").read_text())
+    given = workflow["jobs"]["earmark"]["steps"][-1]["with"]
+
+    def run(**inputs):
+        values = {name: row.get("default", "") for name, row in ACTION["inputs"].items()} | given | inputs
+        env = os.environ | {"EARMARK_HOME": str(tmp_path / "home")}
+        env.pop("PYTEST_XDIST_WORKER", None)
+        env |= {name: values[value.split("inputs.")[1].split()[0]] for name, value in step["env"].items()}
+        shell = ["bash", "-e", "-c", step["run"]]
+        return subprocess.run(shell, cwd=tmp_path / "demo", env=env, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def test_a_good_release_passes_and_a_broken_one_is_stopped(gate, tmp_path):
+    first = gate(args=QUICK, data="sampler_speech", reports="v1")
+    assert first.returncode == 0, first.stdout
+    codec = tmp_path / "demo" / "mulaw" / "__init__.py"
+    codec.write_text(codec.read_text().replace("BITS = 8", "BITS = 7"))
+    broken = gate(args=QUICK, data="sampler_speech", reports="v2", baseline="v1")
+    assert broken.returncode == 1
+    assert "threshold missed: snr of mulaw on sampler_speech" in broken.stdout
+    assert "expected at least 36 (thresholds.yaml:" in broken.stdout
+    assert "regression: snr of mulaw on sampler_speech (higher is better)" in broken.stdout  # a bit is 6 dB
+    assert (tmp_path / "demo" / "v2" / "junit.xml").is_file()
+
+
+def test_the_snippets_give_what_the_action_and_the_command_take():
+    """Every input of the demo's workflow is one of the action's; every option of the GitLab job is one of pytest's."""
+    step = yaml.safe_load((DEMO / ".github" / "workflows" / "codec.yml").read_text())["jobs"]["earmark"]["steps"][-1]
+    assert set(step["with"]) <= set(ACTION["inputs"])
+    script = " ".join(yaml.safe_load((DEMO / ".gitlab-ci.yml").read_text())["earmark"]["script"])
+    for option in ("--codec mulaw:MuLaw", "--thresholds thresholds.yaml", "--junitxml", "--reports"):
+        assert option in script

@@ -1,0 +1,215 @@
+"""The leaderboard: what is comparable, ranks with ties, flags; its pictures; and the page in a real browser."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from earmark.reports.leaderboard import Facts, board, is_headline, to_csv, to_html, to_markdown
+from earmark.reports.pictures import perplexity_table, pictures
+from earmark.reports.rates import Point, bd_rate, rate_curves
+from earmark.reports.scores import Score
+from earmark.tests.test_allure_report import QUIET
+
+CHROMIUM = shutil.which("chromium")
+
+
+def score(codec, value, spread=0.1, metric="pesq_wb", higher=True, dataset="libritts_test_other", **others):
+    low, high = (None, None) if spread is None else (value - spread, value + spread)
+    plain = {"time": "2026-01-01", "dataset_fingerprint": "f", "backend": "b", "preset": "quick", **others}
+    return Score(codec, "reconstruction", dataset, metric, value, "MOS", higher, low, high, "bootstrap", 10, 0, **plain)
+
+
+def cells(scores, facts=None):
+    found = board(scores, facts or {}, {"libritts_test_other": "speech"})
+    return found, {codec: list(by.values()) for codec, by in found.cells.items()}
+
+
+def test_codecs_whose_intervals_overlap_share_a_rank():
+    """a [3.9, 4.1] and b [3.85, 4.05] are not told apart; c [3.4, 3.6] is below both, d below all."""
+    _, found = cells([score("a", 4.0), score("b", 3.95), score("c", 3.5), score("d", 1.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"a": 1, "b": 1, "c": 3, "d": 4}
+
+
+def test_of_a_distance_the_lower_is_first_and_what_is_exact_is_first_of_all():
+    lower = {"metric": "mse", "higher": False}
+    exact = replace(score("exact", 0.0, None, **lower), value=None, at_bound=True)
+    none = replace(score("none", 0.0, None, **lower), value=None)
+    _, found = cells([score("near", 0.1, 0.01, **lower), score("far", 0.5, 0.01, **lower), exact, none])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"exact": 1, "near": 2, "far": 3, "none": 4}
+
+
+@pytest.mark.parametrize(
+    "other", [{"backend": "c"}, {"dataset_fingerprint": "g"}, {"protocol": "p"}, {"preset": "paper"}]
+)
+def test_what_is_not_comparable_is_another_column(other):
+    made, found = cells([score("a", 4.0), score("b", 1.0, **other)])
+    assert len(made.columns) == 2
+    assert [each[0].rank for each in found.values()] == [1, 1]
+
+
+def test_of_one_measurement_the_newest_counts():
+    _, found = cells([score("a", 4.0, time="2026-02-01"), score("a", 3.0, time="2026-01-01")])
+    assert [cell.score.value for cell in found["a"]] == [4.0]
+
+
+def test_published_figures_and_contamination_are_marked():
+    facts = {"dac-24k-8": Facts(trained_on=("LibriTTS",)), "mimi-8": Facts(trained_on=("Libri-Light",))}
+    _, found = cells([score("dac-24k-8", 3.5), score("mimi-8", 2.7)], facts)
+    (dac,), (mimi,) = found["dac-24k-8"], found["mimi-8"]
+    assert (dac.published, dac.contaminated) == (3.69, True)
+    assert "AudioCodecBench, Table 3" in dac.published_in
+    assert (mimi.published, mimi.contaminated) == (2.77, False)
+
+
+def test_markdown_and_csv_say_the_same():
+    made, _ = cells([score("dac-24k-8", 3.5), score("mimi-8", 2.7, out_of_domain=True)])
+    text = to_markdown(made)
+    assert "| dac-24k-8 | 3.5 ±0.1 (1) |" in text
+    assert "| mimi-8 | 2.7 ±0.1† (2) |" in text
+    rows = list(csv.DictReader(io.StringIO(to_csv(made))))
+    assert [(row["codec"], row["rank"], row["published"]) for row in rows] == [
+        ("dac-24k-8", "1", "3.69"),
+        ("mimi-8", "2", "2.77"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "headline"), [("pesq_wb", True), ("wer_x", True), ("wer_x_original", False), ("mse", False)]
+)
+def test_headlines(metric, headline):
+    assert is_headline(metric) is headline
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def curve(*points):
+    return [Point("c", kbps, value, value, value) for kbps, value in points]
+
+
+def test_half_the_bits_for_the_same_quality_is_minus_fifty_percent():
+    anchor = curve((6, 1.0), (12, 2.0), (24, 3.0), (48, 4.0))
+    half = curve((3, 1.0), (6, 2.0), (12, 3.0), (24, 4.0))
+    assert bd_rate(anchor, half) == pytest.approx(-50)
+    assert bd_rate(half, anchor) == pytest.approx(100)
+    assert bd_rate(anchor, anchor) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [curve((6, 1.0)), curve((6, 5.0), (12, 6.0)), curve((6, 2.0), (12, 1.5), (24, 3.0)), curve((6, 3.7), (12, 9.0))],
+    ids=["one point", "apart", "not monotone", "hardly overlapping"],
+)
+def test_curves_that_cannot_be_compared_have_no_bd_rate(other):
+    assert bd_rate(curve((6, 1.0), (12, 2.0), (24, 3.0), (48, 4.0)), other) is None
+
+
+def rated():
+    """Two families of two codecs each, and a recogniser and a voice beside them."""
+    found = []
+    for family, kbps, pesq in (("opus", 6, 2.0), ("opus", 12, 3.0), ("tiny", 3, 2.0), ("tiny", 6, 3.0)):
+        codec = f"{family}-{kbps}"
+        found += [score(codec, float(kbps), metric="bitrate_kbps", higher=False), score(codec, pesq)]
+        found += [
+            score(codec, 1 / pesq, metric="wer_x", higher=False),
+            score(codec, pesq / 4, metric="speaker_similarity_y"),
+        ]
+        found += [score(codec, 100 / pesq, metric="perplexity_overall", higher=False)]
+    return found, {s.codec: s.codec.partition("-")[0] for s in found}
+
+
+def test_pictures_have_their_captions():
+    scores, families = rated()
+    captions = dict(pictures(scores, families))
+    assert "pesq_wb on libritts_test_other. BD-rate against Opus: tiny -50 %." in captions
+    assert any(caption.startswith("Word error rate against speaker similarity") for caption in captions)
+    assert all(svg.startswith("<svg") and svg.rstrip().endswith("</svg>") for svg in captions.values())
+    curves = rate_curves(scores, "libritts_test_other", "pesq_wb", families)
+    assert [point.kbps for point in curves["tiny"]] == [3, 6]
+
+
+def test_what_goes_with_perplexity_is_oriented():
+    """Perplexity falls as PESQ rises, so what is good in one is good in the other: r is positive."""
+    found = perplexity_table(rated()[0], "libritts_test_other")
+    assert found["pesq_wb"].r > 0.9
+    assert found["wer_x"].r == pytest.approx(1)
+    assert found["pesq_wb"].n == 4
+
+
+# -- the page, in a browser -------------------------------------------------------------------------------------------
+
+HARNESS = """<script>
+const all = (what) => [...document.querySelectorAll(what)];
+const texts = (what) => all(what).map((node) => node.firstChild.textContent);
+const rows = () => texts("#board tbody tr:not(.group) td:first-child");
+const heads = () => texts("#board th");
+const click = (name) => all("#board th").find((th) => th.textContent.startsWith(name)).click();
+const set = (id, value) => {
+  const input = document.getElementById(id);
+  input[input.type === "checkbox" ? "checked" : "value"] = value;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+};
+window.addEventListener("load", () => {
+  const seen = { errors: window.seenErrors, heads: heads(), start: rows() };
+  click("pesq_wb"); seen.best = rows();
+  click("pesq_wb"); seen.worst = rows();
+  set("codec", "tiny"); seen.tiny = rows(); set("codec", "");
+  set("type", "fused"); seen.fused = rows(); set("type", "all");
+  set("metric", "speaker"); seen.speaker = heads(); set("metric", "");
+  set("heat", true); seen.coloured = all("#board td[style*=background]").length;
+  set("grouped", true); seen.groups = texts("tr.group td");
+  seen.title = all("#board td.first")[0].title;
+  set("codec", "no such codec"); seen.empty = !document.getElementById("empty").hidden;
+  seen.models = all("#models tbody tr").length;
+  seen.svg = all("figure svg").length;
+  const out = document.createElement("pre");
+  out.id = "seen";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script></body>"""
+CATCH = """<head><script>
+window.seenErrors = [];
+window.addEventListener("error", (event) => window.seenErrors.push(String(event.message)));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
+    scores, families = rated()
+    scores.append(score("</script><b>", 1.0))  # a name must not break the page
+    facts = {
+        "tiny-3": Facts(feature_type="fused"),
+        "tiny-6": Facts(feature_type="fused"),
+        "opus-6": Facts(feature_type="acoustic"),
+    }
+    made = board(scores, facts, {"libritts_test_other": "speech"})
+    page = to_html(made, pictures(scores, families))
+    assert "http://" not in re.sub(r"http://www\.w3\.org|http://purl\.org|http://creativecommons\.org", "", page)
+    assert "https://" not in page.replace("https://matplotlib.org", "")
+    (tmp_path / "page.html").write_text(page.replace("<head>", CATCH).replace("</body>", HARNESS))
+    command = [CHROMIUM, *QUIET, "--dump-dom", f"file://{tmp_path}/page.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.S)
+    assert found, dom[-2000:]
+    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert seen["errors"] == []
+    assert seen["heads"][0].startswith("codec")
+    assert set(seen["start"]) == {"opus-6", "opus-12", "tiny-3", "tiny-6", "</script><b>"}
+    assert set(seen["best"][:2]) == {"opus-12", "tiny-6"}
+    assert seen["best"][-1] == seen["worst"][0] == "</script><b>"
+    assert seen["tiny"] == ["tiny-3", "tiny-6"] or seen["tiny"] == ["tiny-6", "tiny-3"]
+    assert set(seen["fused"]) == {"tiny-3", "tiny-6"}
+    assert seen["speaker"] == ["codec", "speaker_similarity_y ↑"]
+    assert seen["coloured"] > 0
+    assert seen["groups"] == ["acoustic", "fused", "type not stated"]
+    assert "95 % [" in seen["title"]
+    assert "n 10" in seen["title"]
+    assert seen["empty"]
+    assert (seen["models"], seen["svg"] > 2) == (5, True)
