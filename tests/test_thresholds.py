@@ -172,7 +172,8 @@ def test_the_shipped_file_is_valid():
     from earmark.scoring import metric_names, metric_variants
 
     suites = [path.stem.removeprefix("test_") for path in (ROOT / "suites").glob("test_*.py")]
-    shipped = load(thresholds.DEFAULT, Names([*catalogue()], suites, [*cards()], metric_names(), metric_variants()))
+    names = Names([*catalogue()], suites, [*cards()], metric_names(), metric_variants())
+    shipped = load(thresholds.DEFAULT, names)
     assert {entry.codec for entry in shipped.entries} >= {"identity", "opus-6", "opus-12", "opus-24"}
 
 
