@@ -20,7 +20,7 @@ from earmark.scoring.measure import without_answer
 from earmark.scoring.stability import make_rounds
 from earmark.store import fingerprint
 from earmark.store.batches import Audio
-from earmark.store.jobs import Job, sound_job, source
+from earmark.store.jobs import Job, sound_job, source, tokens_are_stored, tokens_job
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
 from earmark.store.transforms import Noise, Round, Transform
@@ -56,18 +56,19 @@ def noise_followed(entry: Entry, dataset: Dataset, store: Store, noise: Noise) -
 
     d(clean) / (d(clean) + d(noisy)) of each clip, d being the mel loss between what comes back and each of the two.
     """
-    store.ensure(sound_job(entry, steps=(noise,)), dataset.clips)
+    if tokens_are_stored(entry):
+        store.ensure(tokens_job(entry, steps=(noise,)), dataset.clips)
     heard_by = METRICS[HEARD_BY]
     files = (inspect.getfile(heard_by.implementation()), __file__)
     version = f"{heard_by.backend} {heard_by.rate} {fingerprint.of_files(*files)}"
-    job = Job("earmark.scoring.quality:nearness", entry, version=version, model=False, steps=(noise,))
+    job = Job("earmark.scoring.quality:nearness", entry, version=version, steps=(noise,))
     return _gathered(dataset, store.outcomes(job, dataset.clips))
 
 
 def nearness(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
-    """The maker of `noise_followed`: fact `value` of each clip."""
+    """The maker of `noise_followed`: fact `value` of each clip. The sound is of no other use, and is not kept."""
     given = [source(store, replace(job, steps=steps), clips) for steps in ((), job.steps)]
-    sounds = store.outcomes(sound_job(job.entry, job.seed, job.steps), clips)
+    sounds = sound_job(job.entry, job.seed, job.steps).make(store, clips)
     with one_thread():
         return [_near(clip, sound, *given) for clip, sound in zip(clips, sounds, strict=True)]
 

@@ -27,7 +27,7 @@ SNRS_DB = (40, 30, 20, 10, 0)
 LEVELS_DB = (-20, -6, 6)
 RATES_HZ = (8000, 11025, 22050, 44100)
 CONTEXTS_S = (0, 0.25, 0.5, 1, 2)
-LOST = (0.01, 0.02, 0.05, 0.1, 0.2)
+LOST = (0.01, 0.05, 0.1, 0.2)
 QUALITY = ("mel_loss", "estoi", "pesq_wb")
 RATIO = "same-ID ratio"
 
