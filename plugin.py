@@ -81,6 +81,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="quick (default): 16 clips of each dataset, 4 for slow metrics; paper: all",
     )
+    group.addoption(
+        "--ordering",
+        choices=("parallel", "delay", "flattened"),
+        default="parallel",
+        help="how the codebooks of a frame follow each other for a language model (default: all at once)",
+    )
     group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
     group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
     group.addoption("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; default: one on this machine")
@@ -234,6 +240,7 @@ def _resolve(config: pytest.Config) -> Plan:
         cards=cards.select(data),
         limit=option.limit or PRESETS[option.preset].clips,
         heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
+        corpus_limit=option.limit,
         preset=option.preset,
         run=uuid.uuid4().hex,
         encoders=_encoders(option.encoder),
@@ -394,6 +401,12 @@ def encoder(request: pytest.FixtureRequest) -> Entry:
 def dataset(request: pytest.FixtureRequest) -> Dataset:
     """The clips that this run uses."""
     return _run(request.config).dataset(request.param)
+
+
+@pytest.fixture(scope="session")
+def corpus(request: pytest.FixtureRequest, dataset: Dataset) -> Dataset:
+    """All clips of the dataset, whatever the preset (`--limit` holds): for what learns from them."""
+    return _run(request.config).corpus(dataset.name)
 
 
 @pytest.fixture(scope="session")

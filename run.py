@@ -46,6 +46,7 @@ class Plan(BaseModel):
     cards: list[Card]
     limit: int | None
     heavy_limit: int | None
+    corpus_limit: int | None = None
     preset: str
     run: str
     encoders: list[Entry] = []
@@ -111,6 +112,9 @@ class Run:
 
     def dataset(self, name: str) -> Dataset:
         return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
+
+    def corpus(self, name: str) -> Dataset:
+        return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.corpus_limit)
 
     def dataset_for(self, metric: Metric, dataset: Dataset) -> Dataset:
         """The clips that a metric is measured on: fewer for a heavy one, for a transcript's those with words."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2Model
 
 from earmark.lm.protocol import Size
@@ -34,6 +34,12 @@ class TokenLM(nn.Module):
             nn.init.normal_(part.weight, std=self.backbone.config.initializer_range)
         for head in self.heads:
             nn.init.zeros_(head.bias)
+
+    def start_at(self, probabilities: Sequence[np.ndarray]) -> None:
+        """Predict these before training: of each codebook the probabilities [V_k]."""
+        with torch.no_grad():
+            for head, of in zip(self.heads, probabilities, strict=True):
+                head.bias.copy_(torch.from_numpy(np.log(of)))
 
     def forward(self, inputs: Tensor, document: Tensor, position: Tensor) -> list[Tensor]:
         """Logits of the tokens at each step, [B, S, V_k] of each codebook.
@@ -61,13 +67,11 @@ def sees(document: Tensor) -> Tensor:
 
 def token_losses(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
     """Negative log-likelihood of each token in nats, float32 [B, K, S]; 0 in slots without one. targets as inputs."""
-    return torch.stack(
-        [
-            F.cross_entropy(of.float().transpose(1, 2), target, ignore_index=-1, reduction="none")
-            for of, target in zip(logits, targets.unbind(1), strict=True)
-        ],
-        dim=1,
-    )
+    nats = [
+        nn.functional.cross_entropy(of.flatten(0, 1).float(), target.flatten(), ignore_index=-1, reduction="none")
+        for of, target in zip(logits, targets.unbind(1), strict=True)
+    ]
+    return torch.stack(nats, dim=1).unflatten(0, (targets.shape[0], targets.shape[2])).transpose(1, 2)
 
 
 def parameters(model: nn.Module) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from earmark.lm.orderings import EMPTY
-from earmark.lm.packing import Document
+from earmark.lm.packing import Corpus, Document
 
 ORDER = 3
 ROUNDS = 30  # of expectation maximisation; what a weight still moves after them is far below a hundredth of a bit
@@ -38,7 +38,7 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class NGram:
-    """The model of one codebook of V entries: of each n the counts of (history, token) and of histories, the weights."""
+    """The model of a codebook of V entries: for each n the counts of (history, token), of histories, and the weights."""
 
     entries: int
     pairs: tuple[_Counts, ...]
@@ -72,7 +72,7 @@ def losses(
     training: Sequence[Document],
     validation: Sequence[Document],
     codebook_sizes: Sequence[int],
-    beat: Callable[[str], None] = lambda doing: None,
+    beat: Callable[[str], None] = lambda _: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats and tokens, float64 [D, K], of D documents as a trigram model of the others predicts them."""
     nats, counts = (np.zeros((len(validation), len(codebook_sizes))) for _ in range(2))
@@ -83,6 +83,20 @@ def losses(
         nats[:, k] = np.bincount(asked.document, -np.log(probability), len(validation))
         counts[:, k] = np.bincount(asked.document, minlength=len(validation))
     return nats, counts
+
+
+def unigrams(corpus: Corpus, documents: Sequence[int]) -> list[np.ndarray]:
+    """The probability of each entry of each codebook, whatever came before, float64 [V_k]; none is 0."""
+    items = [
+        Document(corpus.names[d], corpus.groups[d], corpus.steps[corpus.starts[d] : corpus.starts[d + 1]].T)
+        for d in documents
+    ]
+    found = []
+    for k, entries in enumerate(corpus.codebook_sizes):
+        model = fit(_tokens(items, k, entries, order=1), entries)
+        every = np.arange(entries)
+        found.append(model.probability(_Tokens(every, (np.zeros_like(every),), every, every)))
+    return found
 
 
 def fit(tokens: _Tokens, entries: int) -> NGram:
@@ -102,8 +116,8 @@ def fit(tokens: _Tokens, entries: int) -> NGram:
 def _elsewhere(numbers: np.ndarray, group: np.ndarray) -> np.ndarray:
     """How often each number of [N] was seen in the other groups."""
     _, kind = np.unique(numbers, return_inverse=True)
-    _, own = np.unique(np.stack([kind, group]), axis=1, return_inverse=True)
-    return (np.bincount(kind)[kind] - np.bincount(own.ravel())[own.ravel()]).astype(np.float64)
+    _, own = np.unique(kind * (group.max(initial=0) + 1) + group, return_inverse=True)
+    return (np.bincount(kind)[kind] - np.bincount(own)[own]).astype(np.float64)
 
 
 def _weights(both: np.ndarray, seen: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -132,13 +146,13 @@ def _bucket(seen: np.ndarray) -> np.ndarray:
     return np.floor(np.log2(seen + 1)).astype(np.int64)
 
 
-def _tokens(documents: Sequence[Document], k: int, entries: int) -> _Tokens:
+def _tokens(documents: Sequence[Document], k: int, entries: int, order: int = ORDER) -> _Tokens:
     """The tokens of codebook k; before a document begins stands the entry V, which is never predicted."""
     own = [item.codes[k][item.codes[k] != EMPTY].astype(np.int64) for item in documents]
     lengths = [len(tokens) for tokens in own]
     names = {name: index for index, name in enumerate(sorted({item.group for item in documents}))}
     histories = []
-    for n in range(ORDER):
+    for n in range(order):
         parts = [np.zeros(len(tokens), np.int64) for tokens in own]
         for part, tokens in zip(parts, own, strict=True):
             for back in range(1, n + 1):

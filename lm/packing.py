@@ -22,8 +22,12 @@ from earmark.metrics import MetricError
 _OPEN_ROWS = 64  # rows that are filled at a time: enough to leave little empty
 
 
+class TooFewGroupsError(MetricError):
+    """The data cannot be split into speakers (recordings) to learn from and others to be asked about."""
+
+
 class Document(NamedTuple):
-    """The codes int [K, T] of a clip (-1: no token), its name, and the group (speaker, recording) that it belongs to."""
+    """The codes int [K, T] of a clip (-1: no token), its name, and the group (speaker, recording) it belongs to."""
 
     name: str
     group: str
@@ -119,11 +123,11 @@ def _checked(document: Document, codebook_sizes: Sequence[int]) -> np.ndarray:
 def split(groups: Sequence[str], held_out: float, seed: int) -> tuple[list[int], list[int]]:
     """Documents to train on and documents to validate on: whole groups, drawn by the seed until the share is reached.
 
-    At least two groups validate, and one trains. Raises MetricError where there are fewer than three.
+    At least two groups validate, and one trains. Raises TooFewGroupsError where there are fewer than three.
     """
     names = sorted(set(groups))
     if len(names) < 3:
-        raise MetricError(f"{len(names)} speakers or recordings: expected at least 3, two of them to be held out")
+        raise TooFewGroupsError(f"{len(names)} speakers or recordings: expected at least 3, two of them to be held out")
     order = np.random.default_rng(seed).permutation(len(names))
     sizes, out = Counter(groups), set[str]()
     for place in order[:-1]:

@@ -32,6 +32,7 @@ class Protocol(_Strict):
     """How a language model is trained.
 
     context        steps of a row; a longer document is cut, and its parts are told what came just before.
+    start          what the untrained model predicts: each token alike, or each as often as training has it.
     batch          rows of an optimiser's step, over all processes together.
     held_out       share of the groups (speakers, recordings) that validate; at least two groups do.
     validate_every optimiser's steps between two points of the training curve.
@@ -43,6 +44,7 @@ class Protocol(_Strict):
     context: int = Field(gt=1)
     batch: int = Field(gt=0)
     steps: int = Field(gt=0)
+    start: Literal["even", "unigram"]
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float]
     eps: float

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earmark.lm import ngram
 from earmark.lm.evaluation import document_losses
 from earmark.lm.model import TokenLM, token_losses
 from earmark.lm.packing import Batch, Corpus, collate, training_batches
@@ -58,7 +59,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     folder: Path | None = None,
-    beat: Callable[[str], None] = lambda doing: None,
+    beat: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Train on some documents of a corpus and follow the loss on others. Raises DivergedError.
 
@@ -102,6 +103,8 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.bare = TokenLM(corpus.codebook_sizes, protocol.size)
+        if protocol.start == "unigram":
+            self.bare.start_at(ngram.unigrams(corpus, documents))
         self.bare.train()
         optimizer = torch.optim.AdamW(
             self.bare.parameters(),
