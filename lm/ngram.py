@@ -38,7 +38,7 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class NGram:
-    """The model of a codebook of V entries: for each n the counts of (history, token), of histories, and the weights."""
+    """The model of a codebook of V entries: for each n counts of (history, token) and of histories, and weights."""
 
     entries: int
     pairs: tuple[_Counts, ...]

@@ -48,7 +48,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What predicting the held-out documents cost, and the training curve (step, training, validation; none of n-grams)."""
+    """What predicting the held-out documents cost; the training curve (step, training, validation), none of n-grams."""
 
     losses: Losses
     tokens: Tokens
@@ -131,7 +131,7 @@ def _notes(tokens: Tokens, train: Sequence[int], held_out: Sequence[int], made: 
     return [split, *made.facts.get("notes", [])]
 
 
-# -- makers: called with the lock of the result held --------------------------------------------------------------------
+# -- makers: called with the lock of the result held ------------------------------------------------------------------
 
 
 def _train(tokens: Tokens, folder: Path, *, store: Store, protocol: Protocol, ordering: str, seed: int) -> Outcome:
@@ -159,7 +159,7 @@ def _count(tokens: Tokens, folder: Path, *, store: Store, protocol: Protocol, se
     return Outcome("", {}, {"nats": nats, "tokens": counts})
 
 
-# -- from what was predicted to scores ------------------------------------------------------------------------------------
+# -- from what was predicted to scores --------------------------------------------------------------------------------
 
 
 def found(predicted: Predicted, entry: Entry) -> dict[tuple[str, str], Found]:
