@@ -197,10 +197,18 @@ def _trainer(corpus: Any, parts: Any, chosen: Protocol, device: str) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=len(batches), learning_rate=chosen.learning_rate, report_to=[],
-            use_cpu=device == "cpu", save_strategy="no", logging_strategy="no", disable_tqdm=True, max_grad_norm=chosen.clip_norm or 0.0,
-            bf16=device == "cuda" and chosen.precision == "bf16", weight_decay=chosen.weight_decay,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=len(batches),
+            learning_rate=chosen.learning_rate,
+            weight_decay=chosen.weight_decay,
+            max_grad_norm=chosen.clip_norm or 0.0,
+            bf16=device == "cuda" and chosen.precision == "bf16",
+            use_cpu=device == "cpu",
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
         model: Any = TokenLM(corpus.codebook_sizes, chosen.size)
         Plain(model, arguments, train_dataset=[0] * len(batches), callbacks=[Clock()]).train()
     tokens = sum(corpus.tokens(row) for packed in batches[1:] for row in packed)
