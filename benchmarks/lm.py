@@ -78,11 +78,10 @@ def perplexity(codec: str, how: str, seed: int) -> float:
 
 
 def rank() -> None:
-    """Do what is not done yet, the cheap first, so that a run that is stopped has whole seeds."""
+    """Do what is not done yet; a run that is stopped goes on where it was, and has whole seeds as far as it came."""
     kept = _kept()
     done = {(row["codec"], row["how"], row["seed"]) for row in _rows()}
-    wanted = [(seed, how, codec) for how in ("ngram", "quick") for seed in SEEDS for codec in CODECS]
-    wanted += [(seed, "longer", codec) for seed in SEEDS for codec in CODECS]
+    wanted = [(seed, how, codec) for seed in SEEDS for how in ("ngram", "quick", "longer") for codec in CODECS]
     for seed, how, codec in wanted:
         if (codec, how, seed) in done:
             continue

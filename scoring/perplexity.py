@@ -169,9 +169,9 @@ def found(predicted: Predicted, entry: Entry) -> dict[tuple[str, str], Found]:
     """
     losses, scores = predicted.losses, {}
     for name, normalised in (("perplexity", True), ("perplexity_raw", False)):
-        of = {"overall": losses.overall(normalised)}
         books = enumerate(predicted.tokens.codebooks)
-        of |= {f"codebook_{book + 1}": losses.codebook(k, normalised) for k, book in books}
+        of = {f"codebook_{book + 1}": losses.codebook(k, normalised) for k, book in books}
+        of["overall"] = losses.overall(normalised)
         for variant, (logs, weights) in of.items():
             scores[name, variant] = _found(predicted, logs, weights, math.exp)
     bits, frames = losses.bits_per_frame()
