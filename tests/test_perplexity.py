@@ -223,13 +223,35 @@ def test_unused_codebooks_and_failed_clips_are_named_and_not_scored(store, speec
     assert found["perplexity_raw", "codebook_1"].value == pytest.approx(1, abs=0.05)  # 0 1 2 3 0 1 2 3
 
 
-def test_the_suite_runs_and_attaches_the_curve(earmark_pytest, tmp_path):
-    """The whole chain on a control; a dataset that cannot be split is a skip that says so."""
-    args = ("suites/test_perplexity.py", "-n0", "--codec", "constant", "--data", "sampler_speech")
-    done = earmark_pytest(*args, "--limit", "12", "-k", "ngram or test_perplexity")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "perplexity" in done.stdout
+def test_the_suite_runs_gates_and_attaches_the_curve(earmark_pytest, tmp_path):
+    """The whole chain on a codec whose tokens are known in advance."""
+    thresholds = tmp_path / "thresholds.yaml"
+    rows = "{perplexity_codebook_1: {max: 256.1, unit: '1', from: x}, lm_bitrate_ratio: {max: 0.1, unit: '1', from: x}}"
+    thresholds.write_text(f"thresholds: {{half-empty: {{perplexity: {{sampler_speech: {rows}}}}}}}")
+    args = ("--codec", "earmark.tests.test_perplexity:HalfEmpty", "--data", "sampler_speech", "--limit", "12")
+    done = earmark_pytest("suites/test_perplexity.py", "-n0", *args, "--thresholds", str(thresholds))
+    assert done.returncode == 1, done.stdout[-3000:]
+    assert "perplexity_codebook_1" in done.stdout  # 1 / (4 / 1024) = 256, and a little
+    assert "2 failed" not in done.stdout
     attached = [path.read_bytes() for path in (tmp_path / "out").rglob("*-attachment.png")]
     assert [data[:4] for data in attached] == [b"\x89PNG"]
-    skipped = earmark_pytest(*args, "--limit", "2", "-rs")
-    assert "expected at least 3, two of them to be held out" in skipped.stdout
+
+
+def test_data_that_cannot_be_split_is_a_skip_and_a_diverged_run_a_failure(speech):
+    from types import SimpleNamespace
+
+    from earmark.lm.packing import TooFewGroupsError
+    from earmark.lm.training import DivergedError
+    from earmark.suites import test_perplexity as suite
+
+    def raising(error):
+        def of(*how):
+            raise error
+
+        return of
+
+    codec = SimpleNamespace(name="some")
+    with pytest.raises(pytest.skip.Exception, match="sampler_speech: too few"):
+        suite.answer(raising(TooFewGroupsError("too few")), codec, speech)
+    with pytest.raises(pytest.fail.Exception, match="some on sampler_speech: diverged"):
+        suite.answer(raising(DivergedError("diverged")), codec, speech)
