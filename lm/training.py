@@ -7,6 +7,7 @@ a checkpoint is therefore weights, optimiser and step. On a CPU, a run that was 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from earmark.lm.packing import Batch, Corpus, collate, training_batches
 from earmark.lm.protocol import Protocol
 from earmark.metrics import MetricError
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, PLAN = "checkpoint.pt", "plan.json"
 DIVERGED_BY = 1.0  # nats a token above an even guess: a start that is so much worse than knowing nothing has gone wrong
 
 
@@ -78,6 +79,14 @@ def train(
         if at % protocol.checkpoint_every == 0 or at == protocol.steps:
             run.save(folder, at)
     return Trained(run.bare, run.curve, run.tokens, resumed)
+
+
+def write_plan(
+    folder: Path, documents: Sequence[int], validation: Sequence[int], protocol: Protocol, seed: int
+) -> None:
+    """Say beside a corpus what is to be trained on it, for `python -m earmark.lm`."""
+    plan = {"documents": [*documents], "validation": [*validation], "protocol": protocol.model_dump(), "seed": seed}
+    (folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
 
 
 def _accelerator(protocol: Protocol, device: str) -> Any:
@@ -155,7 +164,8 @@ class _Run:
                 f"the language model diverged: {training:.2f} nats a token up to step {at}, where an even guess takes "
                 f"at most {even:.2f}; no score is given"
             )
-        nats, tokens = document_losses(self.model, self.corpus, validation, self.protocol, self.accelerator)
+        # not self.model: its copies wait for each other at every call, and here they are not called equally often
+        nats, tokens = document_losses(self.bare, self.corpus, validation, self.protocol, self.accelerator)
         self.curve.step.append(at)
         self.curve.training.append(training)
         self.curve.validation.append(float(nats.sum() / tokens.sum()))

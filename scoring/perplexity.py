@@ -137,11 +137,12 @@ def _notes(tokens: Tokens, train: Sequence[int], held_out: Sequence[int], made: 
 def _train(tokens: Tokens, folder: Path, *, store: Store, protocol: Protocol, ordering: str, seed: int) -> Outcome:
     from earmark.lm.evaluation import document_losses
     from earmark.lm.model import parameters
-    from earmark.lm.training import train
+    from earmark.lm.training import train, write_plan
 
     with one_thread():
         corpus = packing.write(folder, tokens.documents, tokens.codebook_sizes, ordering)
         parts = packing.split(corpus.groups, protocol.held_out, seed)
+        write_plan(folder, *parts, protocol, seed)
         done = train(corpus, *parts, protocol, seed=seed, device=store.device, folder=folder, beat=store.beat)
         nats, counts = document_losses(done.model, corpus, parts[1], protocol)
     shutil.rmtree(folder, ignore_errors=True)

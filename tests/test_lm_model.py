@@ -290,6 +290,32 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
         assert torch.equal(value, resumed["model"][name]), name
 
 
+def test_two_processes_train_as_one_does(tmp_path):
+    """The same batches, shared: the same weights but for the order of sums; and the same held-out loss."""
+    from earmark.lm.training import CHECKPOINT, train, write_plan
+
+    items, protocol = (
+        documents([20, 31, 7, 40, 12, 25, 33, 18], sizes=(11, 7)),
+        small(steps=6, batch=3, validate_every=3),
+    )
+    corpus, parts = packing.write(tmp_path, items, (11, 7), "parallel"), ([0, 1, 2, 3, 4, 5], [6, 7])
+    write_plan(tmp_path, *parts, protocol, 0)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    launch += ["-m", "earmark.lm", str(tmp_path)]
+    done = subprocess.run(
+        launch, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("held-out loss") == 2
+    train(corpus, *parts, protocol, folder=tmp_path / "one")
+    one, two = (torch.load(at / CHECKPOINT, weights_only=True) for at in (tmp_path / "one", tmp_path))
+    assert two["tokens"] == one["tokens"]
+    for key in ("training", "validation"):
+        assert two["curve"][key] == pytest.approx(one["curve"][key], rel=1e-4)
+    for name, value in one["model"].items():
+        np.testing.assert_allclose(two["model"][name], value, atol=1e-4, err_msg=name)
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     from earmark.lm.training import train
     from earmark.metrics import MetricError
