@@ -191,8 +191,8 @@ def _trainer(corpus: Any, parts: Any, chosen: Protocol, device: str) -> float:
             return loss_of(model, packing.Batch(**inputs))
 
         def get_train_dataloader(self) -> Any:
-            items = (tensors(packing.collate(corpus, packed), "cpu")._asdict() for packed in batches)
-            return self.accelerator.prepare(torch.utils.data.DataLoader(list(items), batch_size=None))
+            items: Any = [tensors(packing.collate(corpus, packed), "cpu")._asdict() for packed in batches]
+            return self.accelerator.prepare(torch.utils.data.DataLoader(items, batch_size=None))
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

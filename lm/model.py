@@ -7,6 +7,7 @@ entry V_k of its table, and so is everything before a document begins.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,17 +30,18 @@ class TokenLM(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(entries + 1, width) for entries in codebook_sizes)
         self.project = nn.Linear(width * len(self.codebook_sizes), width, bias=False)
         self.backbone = _qwen2(size)
-        self.heads = nn.ModuleList(nn.Linear(width, entries) for entries in codebook_sizes)
+        heads = [nn.Linear(width, entries) for entries in codebook_sizes]
+        self.heads = nn.ModuleList(heads)
         for part in (*self.embeddings, self.project, *self.heads):
             nn.init.normal_(part.weight, std=self.backbone.config.initializer_range)
-        for head in self.heads:
+        for head in heads:
             nn.init.zeros_(head.bias)
 
     def start_at(self, probabilities: Sequence[np.ndarray]) -> None:
         """Predict these before training: of each codebook the probabilities [V_k]."""
         with torch.no_grad():
             for head, of in zip(self.heads, probabilities, strict=True):
-                head.bias.copy_(torch.from_numpy(np.log(of)))
+                head.bias.copy_(torch.from_numpy(np.log(of)))  # type: ignore[operator]
 
     def forward(self, inputs: Tensor, document: Tensor, position: Tensor) -> list[Tensor]:
         """Logits of the tokens at each step, [B, S, V_k] of each codebook.
@@ -86,16 +88,14 @@ def flops_per_step(model: TokenLM, context: int) -> float:
     multiplied. Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
     config = model.backbone.config
-    looked_up = sum(table.weight.numel() for table in model.embeddings)
-    weights = parameters(model) - looked_up
+    weights = parameters(model) - parameters(model.embeddings)
     return 6 * weights + 12 * config.num_hidden_layers * config.hidden_size * context
 
 
 def _qwen2(size: Size) -> Qwen2Model:
     """Qwen2 without its own embedding table, which would be a text model's."""
-    config = Qwen2Config(
-        **size.model_dump(), vocab_size=1, use_cache=False, attn_implementation="sdpa", use_sliding_window=False
-    )
+    config: Any = Qwen2Config(**size.model_dump(), vocab_size=1, use_cache=False, use_sliding_window=False)
+    config._attn_implementation = "sdpa"
     backbone = Qwen2Model(config)
-    backbone.embed_tokens = None
+    del backbone.embed_tokens
     return backbone

@@ -140,7 +140,8 @@ class _Run:
         batch = tensors(collate(self.corpus, mine or [[]], self.width), self.device)
         with self.accelerator.autocast():
             logits = self.model(batch.inputs, batch.document, batch.position)
-        loss = token_losses(logits, batch.targets).sum()
+        targets: Any = batch.targets
+        loss = token_losses(logits, targets).sum()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss * processes / tokens)  # gradients are averaged over processes
         if self.protocol.clip_norm:

@@ -155,8 +155,8 @@ def _count(tokens: Tokens, folder: Path, *, store: Store, protocol: Protocol, se
     del folder
     documents = tokens.documents
     train, held_out = packing.split([item.group for item in documents], protocol.held_out, seed)
-    parts = ([documents[d] for d in part] for part in (train, held_out))
-    nats, counts = ngram.losses(*parts, tokens.codebook_sizes, store.beat)
+    learnt, asked = ([documents[d] for d in part] for part in (train, held_out))
+    nats, counts = ngram.losses(learnt, asked, tokens.codebook_sizes, store.beat)
     return Outcome("", {}, {"nats": nats, "tokens": counts})
 
 
