@@ -85,6 +85,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="quick (default): 16 clips of each dataset, 4 for slow metrics, 200 to train on; paper: all",
     )
+    group.addoption(
+        "--ordering",
+        choices=("parallel", "delay", "flattened"),
+        default="parallel",
+        help="how the codebooks of a frame follow each other for a language model (default: all at once)",
+    )
     group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
     group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
     group.addoption("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; default: one on this machine")
