@@ -6,7 +6,7 @@ N ?= 2
 K ?= tiny-2 or tiny-8 or opus-6 or opus-12 or identity or uniform-8bit or lowpass or constant or random-codes
 REPORTS ?= reports/out
 
-.PHONY: help bench test lint format clean
+.PHONY: help bench test lint docs format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -30,9 +30,13 @@ lint: .venv/.installed  ## ruff and mypy
 	@mkdir -p .cache/mypy && ln -sfn ../.. .cache/mypy/earmark  # from the root, mypy takes codecs/ for the standard library's
 	cd .cache/mypy && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p earmark
 
+docs: .venv/.installed  ## write the page of metrics anew and build site/ from docs/
+	$(BIN)/earmark metrics --markdown > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	$(BIN)/mkdocs build --strict
+
 format: .venv/.installed  ## let ruff format and sort
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and all output
-	rm -rf .venv .cache build dist *.egg-info reports/out
+	rm -rf .venv .cache build dist site *.egg-info reports/out

@@ -15,9 +15,17 @@ if TYPE_CHECKING:
     from earmark.contract import Result
     from earmark.reports.scores import Score
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+HELP = """How good is an audio codec, really? What is here, and what a run left behind; `pytest` runs the suites.
 
-store_app = typer.Typer(help="Look after the store of what codecs made.", no_args_is_help=True)
+Example: pytest --pyargs earmark.suites --codec tiny-2 --data sampler_speech && earmark report
+"""
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+STORE_HELP = """Look after the store of what codecs made.
+
+Example: earmark store ls
+"""
+store_app = typer.Typer(help=STORE_HELP, no_args_is_help=True)
 app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 
@@ -50,11 +58,18 @@ def codecs() -> None:
 
 
 @app.command()
-def metrics() -> None:
+def metrics(
+    markdown: Annotated[bool, typer.Option("--markdown", help="what each score means, as the page of the docs")] = False,
+) -> None:
     """List every metric: unit, direction, rate, the audio that it was validated for, and whether it can run here.
 
     Example: earmark metrics
     """
+    if markdown:
+        from earmark.metrics.page import as_markdown
+
+        typer.echo(as_markdown(), nl=False)
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -130,12 +145,13 @@ def report(
         list[Path] | None, typer.Argument(help="scores.jsonl of several runs: only a leaderboard over all of them")
     ] = None,
     reports: Reports = Path("reports/out"),
-    html: bool = True,
+    html: Annotated[bool, typer.Option(help="render the Allure report too, which takes the longest")] = True,
     everything: Everything = False,
 ) -> None:
     """Print the last run's score table, write it as Markdown and CSV, its leaderboard, and the Allure report.
 
-    Example: earmark report --reports reports/out; earmark report runs/*/scores.jsonl
+    Example: earmark report --reports reports/out
+    Example: earmark report runs/*/scores.jsonl
     """
     from earmark.reports import allure, tables
     from earmark.scoring import in_order
@@ -162,7 +178,7 @@ def _scores(path: Path) -> list[Score]:
     from earmark.reports.scores import read_scores
 
     if not path.is_file():
-        raise _fail(f"{path}: no scores there; run `pytest suites/` first, or name its folder with --reports")
+        raise _fail(f"{path}: no scores there; run `pytest --pyargs earmark.suites` first, or name its folder with --reports")
     try:
         return read_scores(path)
     except ValueError as error:

@@ -130,8 +130,11 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", {})
     if worker.get("earmark_gpu") is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
-    if _runs_suites(config) and not config.option.allure_report_dir:
-        config.option.allure_report_dir = str(_out(config) / "allure-results")
+    if _runs_suites(config):
+        # it is written all the same, and every JUnit reader that we know takes it
+        config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
+        if not config.option.allure_report_dir:
+            config.option.allure_report_dir = str(_out(config) / "allure-results")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from earmark.reports import published
@@ -43,11 +45,10 @@ def define(metric: Metric) -> str:
 
 
 def _ungated_lines(run: Run) -> list[str]:
-    reasons: dict[str, int] = {}
-    for entry in run.results:
-        if entry.get("ungated"):
-            reasons[entry["ungated"]] = reasons.get(entry["ungated"], 0) + 1
-    return [f"not gated: {count} scores: {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
+    """Why nothing judged some scores, and of how many: one line a reason, whichever lines of the file it is for."""
+    found = [entry["ungated"] for entry in run.results if entry.get("ungated")]
+    reasons = Counter(re.sub(r" \((.*):\d+\)$", r" (\1)", reason) for reason in found)
+    return [f"not gated: {count} scores: {reason}" for reason, count in reasons.most_common()]
 
 
 def _corrupt_lines(run: Run, most: int = 10) -> list[str]:

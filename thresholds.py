@@ -135,7 +135,7 @@ class Thresholds:
         if threshold is None:
             return Verdict(ungated=OUT_OF_DOMAIN if score.out_of_domain else "no threshold")
         if other:
-            return Verdict(ungated=f"{threshold.where} is for {other}")
+            return Verdict(ungated=f"its threshold is for {other} ({threshold.where})")
         return Verdict(failed=_miss(named, score, threshold))
 
     def find(self, score: Score) -> Threshold | None:
@@ -166,7 +166,7 @@ def _is_pattern(name: str) -> bool:
 def _other_conditions(bound: Bound, score: Score) -> str | None:
     """What a bound was set for and the score was not made with; None where they agree."""
     if bound.data is not None and bound.data != score.dataset_fingerprint:
-        return f"the data {bound.data}, this run used {score.dataset_fingerprint} (other clips, or a limit)"
+        return f"the data {bound.data}, this run used {score.dataset_fingerprint}: another --limit, --preset or copy"
     for name in ("protocol", "preset", "backend"):
         wanted, got = getattr(bound, name), getattr(score, name)
         library = got.rpartition("-")[0] if name == "backend" else None

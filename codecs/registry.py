@@ -202,13 +202,19 @@ def _import_adapter(spec: str) -> type:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module_name), class_name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
-        raise CodecNotFoundError(f"codec {spec}: cannot import {module_name} ({error})") from error
-    except (ValueError, TypeError) as error:  # most often an `Info` that does not agree with itself
+        absent = error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
+        hint = "; run this in the folder that holds it, install it, or put its folder on PYTHONPATH" if absent else ""
+        raise CodecNotFoundError(f"codec {spec}: cannot import {module_name} ({error}){hint}") from error
+    except (ValueError, TypeError, AttributeError) as error:  # most often an `Info` that does not agree with itself
         raise CatalogueError(f"codec {spec}: importing {module_name} raised {type(error).__name__}: {error}") from error
-    except AttributeError:
-        raise CodecNotFoundError(f"codec {spec}: {module_name} has no {class_name}") from None
+    if not hasattr(module, class_name):
+        classes = [name for name, found in vars(module).items() if isinstance(found, type)]
+        raise CodecNotFoundError(
+            f"codec {spec}: {module_name} has no {class_name}{nearest(class_name, classes) if classes else ''}"
+        )
+    return getattr(module, class_name)
 
 
 def reconstructs_itself(entry: Entry) -> bool:

@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +216,41 @@ def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
     assert "n 10" in seen["title"]
     assert seen["empty"]
     assert (seen["models"], seen["svg"] > 2) == (5, True)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+def test_the_page_can_be_photographed(tmp_path, earmark_pytest):
+    """`EARMARK_SCREENSHOTS=docs` writes the README's picture: the page of a real run, which takes minutes."""
+    folder = os.environ.get("EARMARK_SCREENSHOTS")
+    page = page_of_a_run(tmp_path / "out", earmark_pytest) if folder else tmp_path / "page.html"
+    if not folder:
+        page.write_text(to_html(board(rated()[0], {}, {"libritts_test_other": "speech"}), pictures(*rated())))
+    picture = Path(folder or tmp_path) / "leaderboard.png"
+    photograph(page, picture)
+    assert picture.stat().st_size < 200_000
+    from PIL import Image
+
+    colours = Image.open(picture).convert("RGB").getcolors(1 << 24)
+    assert len(colours) > 16  # not blank
+
+
+def page_of_a_run(out, earmark_pytest):
+    """The leaderboard of a few codecs on the sampler's speech, as `earmark report` writes it."""
+    codecs = [f"--codec={name}" for name in ("tiny-2", "tiny-8", "opus-6", "opus-12", "opus-24")]
+    asked = "test_bitrate or test_pesq or test_stoi or test_si_sdr or test_mel_distance"
+    done = earmark_pytest("suites/", "-n", "0", *codecs, "-k", asked, "--data", "sampler_speech", timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    earmark = [sys.executable, "-c", "from earmark.cli import app; app()"]
+    command = [*earmark, "report", "--reports", str(out), "--no-html"]
+    subprocess.run(command, check=True, capture_output=True)
+    return out / "leaderboard.html"
+
+
+def photograph(page, picture):
+    """A PNG of the top of a page, of few colours so that it is small."""
+    from PIL import Image
+
+    options = ["--force-device-scale-factor=1.5", "--hide-scrollbars", "--window-size=1100,980"]
+    command = [CHROMIUM, *QUIET, *options, f"--screenshot={picture}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
