@@ -79,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--preset",
         choices=sorted(PRESETS),
         default="quick",
-        help="quick (default): 16 clips of each dataset, 4 for slow metrics; paper: all",
+        help="quick (default): 16 clips of each dataset, 4 for slow metrics, 200 to train on; paper: all",
     )
     group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
     group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
@@ -108,6 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "backends(kind): `backend` is each model of that kind that is here")
     config.addinivalue_line("markers", "task(kind): for datasets with labels of that kind")
     config.addinivalue_line("markers", "sample_rate(at_least): for codecs of so many Hz")
+    config.addinivalue_line("markers", "preset(name): left out of runs with another preset")
     worker = getattr(config, "workerinput", {})
     if worker.get("earmark_gpu") is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
@@ -234,6 +235,7 @@ def _resolve(config: pytest.Config) -> Plan:
         cards=cards.select(data),
         limit=option.limit or PRESETS[option.preset].clips,
         heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
+        trained_limit=option.limit or PRESETS[option.preset].trained_clips,
         preset=option.preset,
         run=uuid.uuid4().hex,
         encoders=_encoders(option.encoder),
@@ -353,7 +355,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A question that no codec or no dataset of this run is for is left out, rather than skipped by pytest."""
     if _RUN not in config.stash:
         return
-    empty = [item for item in items if "NOTSET" in getattr(getattr(item, "callspec", None), "id", "")]
+    preset = config.stash[_RUN].plan.preset
+    empty = [
+        item
+        for item in items
+        if "NOTSET" in getattr(getattr(item, "callspec", None), "id", "")
+        or _argument(item, "preset") not in (None, preset)
+    ]
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
@@ -394,6 +402,12 @@ def encoder(request: pytest.FixtureRequest) -> Entry:
 def dataset(request: pytest.FixtureRequest) -> Dataset:
     """The clips that this run uses."""
     return _run(request.config).dataset(request.param)
+
+
+@pytest.fixture
+def training_set(request: pytest.FixtureRequest, dataset: Dataset) -> Dataset:
+    """The clips of the dataset for what is trained on them: more than others get in the quick preset."""
+    return _run(request.config).training_set(dataset)
 
 
 @pytest.fixture(scope="session")

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 
 
 class Preset(NamedTuple):
-    """The most clips that a dataset gives (None: all), and that it gives to metrics of seconds a clip."""
+    """The most clips that a dataset gives (None: all): in general, to metrics of seconds a clip, and to what is trained
+    on them, which learns nothing from a few.
+    """
 
     clips: int | None
     heavy_clips: int | None
+    trained_clips: int | None
 
 
-PRESETS = {"quick": Preset(16, 4), "paper": Preset(None, None)}
+PRESETS = {"quick": Preset(16, 4, 200), "paper": Preset(None, None, None)}
 USAGE_ERRORS = (
     registry.CodecNotFoundError, registry.CatalogueError, cards.DataError, ManifestError,
     ThresholdsError,
@@ -46,6 +49,7 @@ class Plan(BaseModel):
     cards: list[Card]
     limit: int | None
     heavy_limit: int | None
+    trained_limit: int | None = None
     preset: str
     run: str
     encoders: list[Entry] = []
@@ -111,6 +115,10 @@ class Run:
 
     def dataset(self, name: str) -> Dataset:
         return cards.load(next(card for card in self.plan.cards if card.name == name), self.plan.limit)
+
+    def training_set(self, dataset: Dataset) -> Dataset:
+        """The clips of a dataset for what is trained on them."""
+        return cards.load(dataset.card, self.plan.trained_limit)
 
     def dataset_for(self, metric: Metric, dataset: Dataset) -> Dataset:
         """The clips that a metric is measured on: fewer for a heavy one, for a transcript's those with words."""
