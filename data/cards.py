@@ -11,68 +11,24 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from earmark.data.manifest import Clip, read_manifest
+from earmark.data.schema import NAME, Card, Derived, Source
 from earmark.names import nearest
 from earmark.paths import data_folder
 
-Domain = Literal["speech", "music", "sound", "general"]
-Use = Literal["reconstruction", "id_sensitivity", "lm", "probe"]
-TaskKind = Literal["classification", "multi_label", "regression", "events", "asr", "retrieval", "verification"]
-
-_NAME = r"[A-Za-z0-9_.+-]+"  # what can stand in a test id and in --data
 _HERE = Path(__file__).parent
 SAMPLER = _HERE / "sampler"
 
 
 class DataError(ValueError):
     """A dataset that cannot be had; the message says what to do."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Strict):
-    """Where the clips are: the embedded sampler, or the folder EARMARK_DATA; and their name in its manifest."""
-
-    folder: Literal["sampler", "EARMARK_DATA"]
-    dataset: str
-
-
-class Task(_Strict):
-    """A question that the labels can answer; `target` is the manifest's column."""
-
-    name: str
-    kind: TaskKind
-    target: str
-
-
-class Card(_Strict):
-    """A dataset, declared."""
-
-    name: str = Field(pattern=_NAME)
-    title: str
-    version: int
-    domain: Domain
-    source: Source
-    uses: tuple[Use, ...]
-    tasks: tuple[Task, ...] = ()
-    licence: str
-    citation: str | None = None
-
-    def manifest(self) -> Path:
-        folder = SAMPLER if self.source.folder == "sampler" else data_folder()
-        if folder is None:
-            raise DataError(f"data missing: {self.name} is in the folder EARMARK_DATA, and that is not set")
-        return folder / "manifest.csv"
 
 
 @dataclass(frozen=True)
@@ -109,7 +65,7 @@ def cards() -> dict[str, Card]:
     """Every dataset by name: the written cards, and those that the manifest of EARMARK_DATA implies."""
     folder = data_folder()
     names = read_manifest(folder / "manifest.csv") if folder else ()
-    return {name: _implied(name) for name in names if re.fullmatch(_NAME, name)} | _written_cards()
+    return {name: _implied(name) for name in names if re.fullmatch(NAME, name)} | _written_cards()
 
 
 def _implied(name: str) -> Card:
@@ -143,7 +99,7 @@ def select(names: Sequence[str]) -> list[Card]:
             if name == "real" and data_folder() is None:
                 raise DataError("data missing: --data real: set EARMARK_DATA to a folder with a manifest.csv")
             members = [card for card in known.values() if card.source.folder == groups[name]]
-            chosen |= {card.name: card for card in members if card.source.dataset in read_manifest(card.manifest())}
+            chosen |= {card.name: card for card in members if not _absent(card)}
         elif name in known:
             chosen[name] = _present(known[name])
         else:
@@ -152,19 +108,42 @@ def select(names: Sequence[str]) -> list[Card]:
     return list(chosen.values())
 
 
+def _manifest(card: Card) -> Path:
+    folder = SAMPLER if card.source.folder == "sampler" else data_folder()
+    if folder is None:
+        raise DataError(f"data missing: {card.name} is in the folder EARMARK_DATA, and that is not set")
+    return folder / "manifest.csv"
+
+
+def _absent(card: Card) -> list[str]:
+    """The names of a card's source that its manifest lacks."""
+    there = read_manifest(_manifest(card))
+    return [name for name in card.source.names if name not in there]
+
+
 def _present(card: Card) -> Card:
     """The card, or DataError where its data is not here: one error now rather than one a test."""
-    if card.source.dataset not in read_manifest(card.manifest()):
-        raise DataError(f"data missing: {card.manifest()} has no dataset {card.source.dataset!r}")
+    if absent := _absent(card):
+        raise DataError(f"data missing: {_manifest(card)} has no dataset {absent[0]!r}")
     return card
 
 
 def load(card: Card, limit: int | None = None, seed: int = 0) -> Dataset:
     """The clips of a card; with a limit, a subset that is stratified by label and drawn by the seed."""
-    clips = read_manifest(card.manifest()).get(card.source.dataset)
-    if not clips:
-        raise DataError(f"data missing: {card.manifest()} has no dataset {card.source.dataset!r}")
-    return at_most(_dataset(card, clips, None), limit, seed)
+    there = read_manifest(_manifest(_present(card)))
+    clips = [clip for name in card.source.names for clip in there[name]]
+    return at_most(_dataset(card, [_with(clip, card.columns) for clip in clips], None), limit, seed)
+
+
+def _with(clip: Clip, columns: Mapping[str, Derived]) -> Clip:
+    """The clip with the columns that its card derives from others; `group` is what makes clips dependent."""
+    found = {}
+    for name, rule in columns.items():
+        match = re.search(rule.match, clip.fields.get(rule.of, ""))
+        if not match:
+            raise DataError(f"{clip.id}: the column {rule.of!r} does not match {rule.match!r}, from which {name} comes")
+        found[name] = match[1]
+    return replace(clip, fields={**clip.fields, **found}, group=found.get("group", clip.group)) if found else clip
 
 
 def at_most(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:

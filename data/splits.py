@@ -1,0 +1,80 @@
+"""Sides: what is trained on and what is held out, so that nothing of one recording or speaker is on both.
+
+A card says it for each task (`held_out`): what the publishers did, or folds of ours.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from earmark.data.cards import Dataset
+from earmark.data.manifest import Clip
+from earmark.data.schema import HeldOut, Task
+
+SPLITS = ("train", "valid", "test")
+OUR_FOLDS = 5
+
+
+def sides(dataset: Dataset, task: Task, seed: int = 0) -> dict[str, str]:
+    """Clip id -> `train`, `valid` or `test`, or the name of its fold, of the clips that the task has a label for.
+
+    Where the card says nothing: the column `fold`, else `split`, else five folds of ours by group.
+    """
+    clips = [clip for clip in dataset.clips if clip.fields.get(task.target)]
+    rule = task.held_out or dataset.card.held_out or _found(clips)
+    if rule.column:
+        return {clip.id: clip.fields[rule.column] for clip in clips if clip.fields.get(rule.column)}
+    assert rule.folds is not None
+    return grouped_folds(clips, task.target, rule.by, rule.folds, seed)
+
+
+def _found(clips: Sequence[Clip]) -> HeldOut:
+    for column in ("fold", "split"):
+        if len({clip.fields.get(column) for clip in clips}) > 1:
+            return HeldOut(column=column)
+    return HeldOut(folds=OUR_FOLDS)
+
+
+def grouped_folds(clips: Sequence[Clip], target: str, by: str, folds: int, seed: int = 0) -> dict[str, str]:
+    """Clip id -> fold `1`.. `folds`: whole groups, the largest first, each to where its labels are rarest.
+
+    Greedy, as scikit-learn's StratifiedGroupKFold. Raises ValueError where there are fewer groups than folds.
+    """
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        groups[group_of(clip, by)].append(clip)
+    if len(groups) < folds:
+        raise ValueError(f"{folds} folds by {by}: there are only {len(groups)} of them; use fewer folds")
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda group: -len(groups[group]))
+    held: list[Counter[str]] = [Counter() for _ in range(folds)]
+    found = {}
+    for group in order:
+        labels = Counter(clip.fields[target] for clip in groups[group])
+        best = min(range(folds), key=lambda fold: (_crowding(held[fold], labels), held[fold].total()))
+        held[best].update(labels)
+        found |= {clip.id: str(best + 1) for clip in groups[group]}
+    return found
+
+
+def _crowding(held: Mapping[str, int], labels: Mapping[str, int]) -> int:
+    """How many of these labels a fold has already."""
+    return sum(count * held.get(label, 0) for label, count in labels.items())
+
+
+def group_of(clip: Clip, by: str) -> str:
+    """What a clip must not be parted from: its value in a column; `group` where the manifest has none, its path."""
+    return clip.group if by == "group" else clip.fields.get(by) or clip.id
+
+
+def leaks(dataset: Dataset, task: Task, by: str = "group") -> dict[str, set[str]]:
+    """Groups that are on more than one side, with those sides; empty is what it must be."""
+    found: dict[str, set[str]] = defaultdict(set)
+    where = sides(dataset, task)
+    for clip in dataset.clips:
+        if clip.id in where:
+            found[group_of(clip, by)].add(where[clip.id])
+    return {group: on for group, on in found.items() if len(on) > 1}
