@@ -6,93 +6,74 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from earmark.probes.protocol import Recipe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 
-class Training(BaseModel):
-    """The hyper-parameters of a training run. Either `steps` or `epochs` says how long.
+def steps_of(recipe: Recipe, clips: int) -> int:
+    """The steps of a training over so many clips: its epochs, or its steps where those are fewer."""
+    epochs = recipe.epochs * math.ceil(clips / recipe.batch)
+    return min(epochs, recipe.steps) if recipe.steps else epochs
 
-    schedule  constant, or cosine to `final` times the learning rate over all steps; `cosine_steps` where the published
-              cosine is shorter than the training: the rate stays at its end then. `warm_up` steps rise to it linearly.
-    clip      the largest norm of a gradient; None: any.
-    checks    how often in a run the probe is validated; the best one is kept. 0: the last one is.
+
+def share_at(recipe: Recipe, step: int, total: int, epoch_steps: int) -> float:
+    """The learning rate at a step (from 0) as a share of the recipe's own.
+
+    It rises over the warm-up, then stays, or falls along half a cosine or a line to `final` at `period` (or at the
+    last step), and stays there.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    batch: int = Field(gt=0)
-    steps: int | None = None
-    epochs: int | None = None
-    warm_up: int = 0
-    schedule: Literal["constant", "cosine"] = "constant"
-    cosine_steps: int | None = None
-    final: float = 0.0
-    clip: float | None = None
-    checks: int = 0
-
-    def total(self, clips: int) -> int:
-        """Steps of a run over so many clips."""
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("a training needs either steps or epochs, and not both")
-        return self.steps or (self.epochs or 0) * math.ceil(clips / self.batch)
-
-    def rate_at(self, step: int, total: int) -> float:
-        """The learning rate at a step, as a share of `learning_rate`."""
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
-        if self.schedule == "constant":
-            return 1.0
-        end = max(self.cosine_steps or total, self.warm_up + 1)
-        part = min(1.0, (step - self.warm_up) / (end - self.warm_up))
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * part))
+    warmup = recipe.warmup if recipe.warmup >= 1 or not recipe.warmup else recipe.warmup * total
+    if step < warmup:
+        return (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return 1.0
+    at = step // epoch_steps * epoch_steps if recipe.by == "epoch" else step
+    part = min(1.0, max(0.0, at - warmup) / max(1.0, (recipe.period or total) - warmup))
+    left = 1 - part if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * part))
+    return recipe.final + (1 - recipe.final) * left
 
 
 def fit(
     model: nn.Module,
     loss: Callable[[Sequence[int]], Tensor],
     clips: int,
-    training: Training,
+    recipe: Recipe,
+    rate: float,
     seed: int,
     validate: Callable[[], float] | None = None,
     beat: Callable[[str], None] = lambda doing: None,
 ) -> list[float]:
     """Train a model in place; returns the loss of every step.
 
-    loss: of a batch, given as positions among the `clips` that there are. validate: an error, the lower the better;
-    the weights of its best check are what the model has in the end. beat: told how far it is.
+    loss: of a batch, given as positions among the `clips` that there are. rate: the learning rate. validate: an error,
+    the lower the better, asked for every epoch (every `options: {check: steps}`), unless the last step is what is kept
+    (`select: last`); the weights of its best check are what the model has in the end. beat: told how far it is.
     Raises ValueError where a loss is not finite. The same seed trains the same model on the CPU.
     """
     import torch
 
     if not clips:
         raise ValueError("there is no clip to train on")
-    total, best, losses = training.total(clips), _Best(model), list[float]()
+    total, epoch_steps, losses = steps_of(recipe, clips), math.ceil(clips / recipe.batch), list[float]()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = _optimizer(weights, training)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: training.rate_at(step, total))
-    every = max(1, total // training.checks) if training.checks and validate else total + 1
-    batches = _batches(clips, training.batch, seed)
+    optimizer = _optimizer(weights, recipe, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_at(recipe, step, total, epoch_steps))
+    best = _Best(model, validate if recipe.select != "last" else None)
+    every, batches = recipe.options.get("check", epoch_steps), _batches(clips, recipe.batch, seed)
     with seeded(seed):
         for step in range(1, total + 1):
             model.train()
-            losses.append(_step(model, loss(next(batches)), optimizer, weights, training.clip))
+            losses.append(_step(model, loss(next(batches)), optimizer, weights, recipe.clip_norm))
             schedule.step()
             if step % 10 == 0:
                 beat(f"training a probe: step {step} of {total}, loss {losses[-1]:.3f}")
-            if validate and step % every == 0:
-                model.eval()
-                best.offer(validate())
+            if step % every == 0 or step == total:
+                best.check()
     best.restore()
     model.eval()
     return losses
@@ -118,26 +99,22 @@ def _step(
     import torch
 
     if not torch.isfinite(loss):
-        raise ValueError(f"the loss of {type(model).__name__} is {float(loss)}; a smaller learning rate may help")
+        raise ValueError(
+            f"the loss of {type(model).__name__} is {float(loss.detach())}; a smaller learning rate may help"
+        )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip is not None:
         torch.nn.utils.clip_grad_norm_(weights, clip)
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
-def _optimizer(weights: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+def _optimizer(weights: list[nn.Parameter], recipe: Recipe, rate: float) -> torch.optim.Optimizer:
     import torch
 
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(
-        weights,
-        lr=training.learning_rate,
-        betas=training.betas,
-        eps=training.eps,
-        weight_decay=training.weight_decay,
-    )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
+    return kind(weights, lr=rate, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
 
 
 def _batches(clips: int, size: int, seed: int) -> Iterator[list[int]]:
@@ -151,13 +128,18 @@ def _batches(clips: int, size: int, seed: int) -> Iterator[list[int]]:
 
 
 class _Best:
-    """The weights at the lowest error so far; those that are not trained are not copied."""
+    """The weights at the lowest validation error so far; those that are not trained are not copied."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.error, self.state = model, math.inf, dict[str, Tensor]()
+    def __init__(self, model: nn.Module, validate: Callable[[], float] | None) -> None:
+        self.model, self.validate, self.error = model, validate, math.inf
+        self.state: dict[str, Tensor] = {}
 
-    def offer(self, error: float) -> None:
-        if error < self.error:
+    def check(self) -> None:
+        if self.validate is None:
+            return
+        self.model.eval()
+        error = self.validate()
+        if error < self.error or not self.state:
             frozen = {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
             state = {name: value for name, value in self.model.state_dict().items() if name not in frozen}
             self.error, self.state = error, copy.deepcopy(state)

@@ -63,7 +63,9 @@ def padded(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     from torch.nn.utils.rnn import pad_sequence
 
     coded = clips[0].dtype.kind in "iu"
-    tensors = [torch.from_numpy(np.ascontiguousarray(clip)).to(torch.int64 if coded else torch.float32) for clip in clips]
+    tensors = [
+        torch.from_numpy(np.ascontiguousarray(clip)).to(torch.int64 if coded else torch.float32) for clip in clips
+    ]
     batch = pad_sequence(tensors, batch_first=True, padding_value=NO_CODE if coded else 0)
     return batch, torch.tensor([len(clip) for clip in clips])
 

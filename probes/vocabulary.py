@@ -1,7 +1,7 @@
 """What a probe writes: the symbols of a text, as numbers. Symbol `blank` is CTC's, and no part of any text.
 
-    Characters   every character of the training texts: English and Chinese alike
-    Subwords     the pieces of Speech2Text's tokenizer, as AudioCodecBench takes them
+Characters   every character of the training texts: English and Chinese alike
+Subwords     the pieces of Speech2Text's tokenizer, as AudioCodecBench takes them
 """
 
 from __future__ import annotations

@@ -1,0 +1,247 @@
+"""Speech probes joined to the store: a codec's latents or codes and a dataset's transcripts in, error rates out.
+
+What was heard in every clip is kept in the store; errors are counted from that, so that all scores are of one training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from earmark.codecs.registry import Entry
+from earmark.data.cards import Dataset
+from earmark.data.manifest import Clip
+from earmark.data.schema import Task
+from earmark.metrics import content
+from earmark.probes import protocol as protocols
+from earmark.probes import recognition, sequences, vocabulary
+from earmark.probes.protocol import Protocol, Recipe
+from earmark.probes.recognition import Speech
+from earmark.reports.intervals import mean_with_interval
+from earmark.scoring.clips import one_thread
+from earmark.scoring.found import Found
+from earmark.scoring.probes import Labelled, labelled
+from earmark.store import fingerprint
+from earmark.store.jobs import Job, latents_job, tokens_job
+from earmark.store.shards import Outcome
+from earmark.store.store import Store
+
+TOKENS = "tokens"  # the mode in which a probe is given codes and not latents
+MEMORY = 4_000_000_000  # bytes of frames that stay in memory; what is beyond is read again for every batch
+SHOWN = 3  # clips that a note names
+
+
+@dataclass(frozen=True)
+class Words:
+    """What one probe heard: of each test clip the texts (one a seed), what would be said without hearing anything, and
+    whatever a reader should know.
+    """
+
+    labelled: Labelled
+    language: str
+    protocol: str
+    heard: Mapping[str, Sequence[str]]
+    always: Mapping[str, str]
+    errors: Mapping[str, str]
+    no_answer: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The measures that the language allows."""
+        return ("cer",) if content.unspaced(self.language) else ("wer", "cer", "iwer")
+
+    def _plain(self, text: str) -> str:
+        return content.plain(text, self.language)
+
+    def found(self, metric: str) -> Found:
+        """A corpus error rate (`wer`, `cer`) or `iwer`, max(0, 1 - wer), with its interval over speakers."""
+        if metric == "iwer":
+            return _inverted(self.found("wer"))
+        values, weights = self._rates(metric, self.heard)
+        groups = {clip.id: clip.group for clip in self.labelled.clips}
+        interval = mean_with_interval(values, groups, weights=weights)
+        constant, _ = self._rates(metric, {clip: [text] for clip, text in self.always.items()})
+        notes = (*self.notes, _beside(metric, values, constant, groups, weights))
+        return Found(*interval, len(values), values, self.errors, self.no_answer, notes)
+
+    def _rates(self, metric: str, heard: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], dict[str, float]]:
+        """Errors a word (or character) of each clip, the mean over seeds, and how many there are to get wrong."""
+        spoken = {clip.id: said for clip, said in zip(self.labelled.clips, _texts(self.labelled), strict=True)}
+        count: Callable = content.word_errors if metric == "wer" else content.character_errors
+        values, weights = {}, {}
+        for clip, texts in heard.items():
+            made = [count(spoken[clip], text, normalised=self._plain) for text in texts]
+            values[clip], weights[clip] = float(np.mean([errors / total for errors, total in made])), float(made[0][1])
+        return values, weights
+
+
+def _beside(
+    metric: str,
+    values: Mapping[str, float],
+    constant: Mapping[str, float],
+    groups: Mapping[str, str],
+    weights: Mapping[str, float],
+) -> str:
+    """The score's baseline, and whether the score is better than it, pair by pair."""
+    baseline = mean_with_interval(constant, groups, weights=weights)[0]
+    spared = {clip: constant[clip] - values[clip] for clip in values}
+    better = mean_with_interval(spared, groups, weights=weights)[1]  # NaN with one speaker: not shown to be better
+    word = "better than" if better > 0 else "not above its baseline,"
+    return f"{word} always the same text ({metric} {baseline:.3f})"
+
+
+def _inverted(wer: Found) -> Found:
+    low, high = (max(0.0, 1 - bound) if math.isfinite(bound) else bound for bound in (wer.high, wer.low))
+    values = {clip: max(0.0, 1 - value) for clip, value in wer.values.items()}
+    return replace(wer, value=max(0.0, 1 - wer.value), low=low, high=high, values=values)
+
+
+def _texts(of: Labelled) -> list[str]:
+    language = language_of(of)
+    return [content.plain(label, language) for label in of.labels]
+
+
+def language_of(of: Labelled) -> str:
+    """The language of the transcripts, as the manifest says it; English where it does not. One for all clips."""
+    found = Counter(clip.fields.get("language") or "en" for clip in of.clips)
+    if len(found) > 1:
+        raise ValueError(
+            f"{of.dataset.name}: transcripts in {', '.join(sorted(found))}; a speech probe takes one language"
+        )
+    return next(iter(found), "en")
+
+
+# -- hearing ----------------------------------------------------------------------------------------------------------
+
+
+def words(
+    entry: Entry, mode: str, dataset: Dataset, task: Task, protocol: str, preset: str, store: Store, seed: int = 0
+) -> Words:
+    """Train a probe on a codec's latents (mode: their kind) or codes (mode: `tokens`) and hear the test clips.
+
+    preset: by which the protocol may have a smaller recipe (`asr_quick`). A clip that the codec fails on is an error, and neither learned from nor heard; one
+    whose transcript has no letter is no answer. Raises SplitError or ValueError where there is too little to learn from.
+    """
+    prescribed = protocols.load(protocol)
+    wanted, everything = _recipe(prescribed, mode, preset).for_set(dataset.name), labelled(dataset, task)
+    job = tokens_job(entry) if mode == TOKENS else latents_job(entry, mode)
+    errors = {
+        clip.id: made.error
+        for clip, made in zip(everything.clips, store.outcomes(job, everything.clips), strict=True)
+        if made.error
+    }
+    texts = zip(everything.clips, _texts(everything), strict=True)
+    empty = {clip.id: "its transcript has no letter" for clip, text in texts if not text and clip.id not in errors}
+    of = everything.of([clip.id not in errors and clip.id not in empty for clip in everything.clips])
+    made_of = fingerprint.digest(dataset.fingerprint, task.name, wanted.model_dump(mode="json"), _sources())
+    whole = Job("earmark.scoring.probe_asr:words", entry, f"{protocol} {mode}", seed, made_of, model=False)
+    facts = store.whole(
+        whole, lambda: _heard(of, Frames(entry, job, of.clips, wanted, store), wanted, store, seed)
+    ).facts
+    name = f"{protocol}-{facts['vocabulary']}" if facts["vocabulary"] else protocol
+    notes = (*([prescribed.flag] if prescribed.flag else []), *facts["notes"])
+    return Words(of, language_of(of), name, facts["heard"], facts["always"], errors, empty, notes)
+
+
+def _recipe(protocol: Protocol, mode: str, preset: str) -> Recipe:
+    name = "asr_tokens" if mode == TOKENS else "asr"
+    return protocol.recipes.get(f"{name}_{preset}") or protocol.recipes[name]
+
+
+def modes(entry: Entry, every: bool) -> list[str]:
+    """The kinds of latents that a speech probe hears: all but layers; without `every` the one that comes nearest to
+    what the codec's decoder is given.
+    """
+    found = [kind for kind in ("quantized", "unquantized", "codebook:0") if kind in entry.info.latent_kinds]
+    found = found or list(entry.info.latent_kinds[-1:])
+    return found if every else found[:1]
+
+
+def _heard(of: Labelled, frames: Frames, recipe: Recipe, store: Store, seed: int) -> Outcome:
+    """Each fold's test clips as each seed's probe hears them, in one outcome."""
+    texts, heard, constant, notes = _texts(of), dict[str, list[str]](), dict[str, str](), Counter[str]()
+    speech, device = Speech(frames, texts, frames.sizes), store.device
+    for fold in of.folds():
+        nothing = recognition.always([texts[clip] for clip in fold.train])
+        for extra in range(recipe.seeds):
+            with one_thread():
+                found = recognition.recognise(recipe, speech, fold, seed + extra, device, store.beat)
+            for clip, text in found.texts.items():
+                heard.setdefault(of.clips[clip].id, []).append(text)
+                constant[of.clips[clip].id] = nothing
+            notes.update(found.notes)
+        notes.update(_left_out(of, found.left_out))
+    seen = _seen(of, texts)
+    facts = {"heard": heard, "always": constant, "notes": [*notes, *seen], "vocabulary": found.vocabulary}
+    return Outcome(of.dataset.fingerprint, facts)
+
+
+def _left_out(of: Labelled, why: Mapping[int, str]) -> list[str]:
+    """The training clips of a fold that CTC cannot be taught on, counted and named."""
+    if not why:
+        return []
+    named = [f"{of.clips[clip].id} ({reason})" for clip, reason in [*why.items()][:SHOWN]]
+    return [f"not learned from: {len(why)} clips: {'; '.join(named)}{'; ...' if len(why) > SHOWN else ''}"]
+
+
+def _seen(of: Labelled, texts: Sequence[str]) -> list[str]:
+    """How many test clips say a sentence that is also in the training clips, from others' mouths."""
+    told = 0
+    for fold in of.folds():
+        known = {texts[clip] for clip in fold.train}
+        told += sum(texts[clip] in known for clip in fold.test)
+    return [f"the words of {told} test clips are also said in training clips"] if told else []
+
+
+class Frames(Sequence[np.ndarray]):
+    """The frames of clips, latents float32 [T, D] or codes int64 [T, K], at the rate that the recipe asks for.
+
+    They are read from the store when they are asked for, and kept while MEMORY lasts.
+    """
+
+    def __init__(self, entry: Entry, job: Job, clips: Sequence[Clip], recipe: Recipe, store: Store) -> None:
+        self.job, self.clips, self.store, self.coded = job, clips, store, job == tokens_job(entry)
+        self.rate_hz = entry.info.frame_rate or 0.0
+        self.minimum_hz = float(recipe.options.get("minimum_hz", 0))
+        self.interpolate = bool(recipe.options.get("interpolate", False)) and not self.coded
+        self.sizes = entry.info.codebook_sizes if self.coded else ()
+        self.strides = entry.info.strides or (1,) * entry.info.num_codebooks
+        self._kept: dict[int, np.ndarray] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, at: Any) -> Any:
+        if at not in self._kept:
+            frames = self._read(self.clips[at])
+            if self._bytes + frames.nbytes > MEMORY:
+                return frames
+            self._kept[at], self._bytes = frames, self._bytes + frames.nbytes
+        return self._kept[at]
+
+    def _read(self, clip: Clip) -> np.ndarray:
+        arrays = next(self.store.outcomes(self.job, [clip])).arrays
+        if self.coded:
+            frames = sequences.held(arrays["codes"].T.astype(np.int64), self.strides)
+        else:
+            frames = arrays["latents"].T.astype(np.float32)
+        if not self.minimum_hz:
+            return frames
+        return sequences.at_least(frames, self.rate_hz, self.minimum_hz, self.interpolate)
+
+
+def _sources() -> list[str]:
+    """What a probe's result depends on beside its recipe and its data."""
+    from earmark.data import splits
+    from earmark.probes import ctc, encoders, fitting, folds, lm_recogniser
+
+    modules = (content, splits, recognition, sequences, vocabulary, ctc, encoders, fitting, folds, lm_recogniser)
+    return [fingerprint.of_files(*(str(module.__file__) for module in modules)), version("torch")]

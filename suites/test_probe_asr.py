@@ -1,0 +1,93 @@
+"""Speech probes: how much of what was said can be read from a codec's latents and tokens by a small recogniser.
+
+The recogniser is trained on some speakers' clips with their words and tested on other speakers'. On a small dataset it
+learns little: then the score says that it is not above its baseline, the one text that errs least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from earmark.scoring.probe_asr import TOKENS, modes, words
+
+if TYPE_CHECKING:
+    from earmark.codecs.registry import Entry
+    from earmark.data.cards import Dataset
+    from earmark.reports.scores import Score
+
+pytestmark = [pytest.mark.suite("probe", needs="embed"), pytest.mark.task("asr")]
+ON_TOKENS = pytest.mark.suite("probe", needs="encode")
+PAPER = pytest.mark.preset("paper")
+
+
+@pytest.fixture
+def heard(request, training_set: Dataset, store, scores):
+    """`heard(protocol, codec, modes, head)`: the error rates of each mode, for every speech task of the dataset."""
+    preset = request.config.option.preset
+
+    def measure(protocol: str, codec: Entry, of: list[str], head: str = "ctc") -> Iterator[Score]:
+        for task in training_set.card.tasks:
+            for mode in of if task.kind == "asr" else ():
+                found = words(codec, mode, training_set, task, protocol, preset, store)
+                variant = f"{task.name}_{found.protocol}_{mode.replace(':', '')}"
+                for metric in found.metrics:
+                    yield scores(
+                        f"{metric}_{head}", codec, training_set, found=found.found(metric), variant=variant,
+                        protocol=found.protocol,
+                    )  # fmt: skip
+
+    return measure
+
+
+def test_words_in_latents(codec, dataset, heard, gate):
+    """Error rates of a recurrent CTC probe on latents: ours, the same budget for every codec."""
+    gate(*heard("earmark", codec, modes(codec, every=False)))
+
+
+@ON_TOKENS
+def test_words_in_tokens(codec, dataset, heard, gate):
+    """Error rates of a recurrent CTC probe on tokens: ours, the same budget for every codec."""
+    gate(*heard("earmark", codec, [TOKENS]))
+
+
+@PAPER
+def test_words_in_latents_conformer(codec, dataset, heard, gate):
+    """Error rates of a Conformer CTC probe on latents."""
+    gate(*heard("earmark-conformer", codec, modes(codec, every=True)))
+
+
+@PAPER
+@ON_TOKENS
+def test_words_in_tokens_conformer(codec, dataset, heard, gate):
+    """Error rates of a Conformer CTC probe on tokens."""
+    gate(*heard("earmark-conformer", codec, [TOKENS]))
+
+
+@PAPER
+@ON_TOKENS
+def test_words_in_tokens_audiocodecbench(codec, dataset, heard, gate):
+    """Error rates as AudioCodecBench measures them: a Conformer on token IDs, subwords, CTC."""
+    gate(*heard("audiocodecbench", codec, [TOKENS]))
+
+
+@PAPER
+def test_words_in_latents_codecbench(codec, dataset, heard, gate):
+    """Error rates as CodecBench measures them: two recurrent layers on latents, characters, CTC."""
+    gate(*heard("codecbench", codec, modes(codec, every=False)))
+
+
+@PAPER
+@ON_TOKENS
+def test_words_in_tokens_codecbench(codec, dataset, heard, gate):
+    """Error rates of CodecBench's recurrent probe on tokens."""
+    gate(*heard("codecbench", codec, [TOKENS]))
+
+
+@PAPER
+@pytest.mark.metric("wer_lm")
+def test_words_in_latents_xares(codec, dataset, heard, gate):
+    """Error rates as X-ARES measures them: a frozen language model that reads adapted latents."""
+    gate(*heard("xares", codec, modes(codec, every=False), head="lm"))
