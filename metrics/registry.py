@@ -178,7 +178,7 @@ def optional() -> dict[str, str | None]:
     """What not every installation has, by name (of a backend, or of a metric): the command that gets it, or None."""
     found: dict[str, str | None] = {}
     for metric in METRICS.values():
-        if metric.model or metric.heavy:
+        if metric.model or metric.heavy or metric.needs.packages:
             name = metric.model.name if metric.model else metric.base
             found[name] = found[name] if name in found else metric.missing()
     return found

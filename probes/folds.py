@@ -28,7 +28,7 @@ class Fold:
     test: np.ndarray
 
     def poorer(self) -> Fold:
-        """The same with nothing set apart for validation, for what is chosen by nothing: those clips are learned from."""
+        """The same with nothing set apart for validation: those clips are learned from."""
         return Fold(np.concatenate([self.train, self.valid]), self.valid[:0], self.test)
 
 
@@ -52,8 +52,8 @@ def folds(sides: Sequence[str], groups: Sequence[str], labels: Sequence[str] | N
     for fold in made:
         if not (len(fold.train) and len(fold.valid) and len(fold.test)):
             raise SplitError(
-                f"{len(fold.train)} clips to learn from, {len(fold.valid)} to choose by, {len(fold.test)} to test: none "
-                "may be 0; use more clips (--limit, --preset paper) or other folds (held_out in the dataset's card)"
+                f"{len(fold.train)} clips to learn from, {len(fold.valid)} to choose by, {len(fold.test)} to test: "
+                "none may be 0; use more clips (--limit, --preset paper) or other folds (held_out in the dataset's card)"
             )
     return made
 

@@ -33,8 +33,10 @@ class Recipe(_Strict):
     schedule   how the rate goes from its value to `final` times it; `warmup` in steps, or below 1 a share of all.
                `by` epoch: it changes between epochs only.
     epochs     at most `steps` steps, where given.
-    select     the epoch that is kept: the best on validation by `metric` or `loss`, the `last`, or the best on the
-               `test` clips (as one benchmark published it: optimistic, and flagged).
+    patience   epochs without anything better after which a run ends.
+    select     the epoch that is kept: the best on validation by `metric` or `loss`; the `last`, without validation;
+               the last, of the `rate` that is best on validation; or the best on the `test` clips (as one benchmark
+               published it: optimistic, and flagged).
     standardise  features scaled to mean 0 and variance 1 by the statistics of the training clips.
     sets       what differs for a dataset, by the name of its card.
     """
@@ -54,8 +56,9 @@ class Recipe(_Strict):
     period: int | None = None  # steps that the schedule is laid out for, where they are not those that are taken
     epochs: int = 1
     steps: int | None = None
+    patience: int | None = None
     batch: int = 32
-    select: Literal["metric", "loss", "last", "test"] = "last"
+    select: Literal["metric", "loss", "last", "rate", "test"] = "last"
     standardise: bool = False
     seeds: int = 1
     sets: dict[str, dict[str, Any]] = {}

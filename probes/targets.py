@@ -1,4 +1,4 @@
-"""Targets: the labels of a task as arrays. What a label means is the dataset's; nothing here looks at test and train."""
+"""Targets: the labels of a task as arrays. What a label means is the dataset's; train and test are not told apart here."""
 
 from __future__ import annotations
 

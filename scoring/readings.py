@@ -1,0 +1,165 @@
+"""Readings: what probes find in a codec, as scores, each beside what is found without listening and by log-mel.
+
+The name of a score has task, protocol and kind of latents in it: accuracy_speaker_earmark_quantized.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from earmark.codecs import registry
+from earmark.codecs.registry import Entry
+from earmark.data.cards import Dataset
+from earmark.metrics.registry import METRICS
+from earmark.probes import protocol as protocols
+from earmark.reports.intervals import jackknife_interval, mean_with_interval
+from earmark.scoring.chance import chance
+from earmark.scoring.found import Found
+from earmark.scoring.probes import Labelled, Read, features, labelled, read_out
+from earmark.store.store import Store
+
+BASELINE = "logmel"  # the encoder that a learned one must beat
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One score to record: `scores(metric, codec, dataset, found=found, variant=variant, protocol=protocol)`."""
+
+    metric: str
+    variant: str
+    protocol: str
+    found: Found
+
+
+def readings(entry: Entry, dataset: Dataset, task_kind: str, protocol: str, store: Store) -> Iterator[Reading]:
+    """Every score of a protocol for the tasks of a kind: by task, by kind of latents, by metric."""
+    for task in dataset.card.tasks:
+        if task.kind == task_kind:
+            items = labelled(dataset, task)
+            for kind in entry.info.latent_kinds:
+                yield from _of_kind(entry, kind, items, protocol, store)
+
+
+def _of_kind(entry: Entry, kind: str, items: Labelled, protocol: str, store: Store) -> Iterator[Reading]:
+    found = _measured(entry, kind, items, protocol, store)
+    unheard = chance(items, _tested(items), **_of_events(items, protocol))
+    beside = {} if entry.name == BASELINE else _measured(_baseline(), "unquantized", items, protocol, store)
+    title = f"{protocols.load(protocol).title}, version {protocols.load(protocol).version}"
+    for metric, value in found.items():
+        compared = {"without listening": unheard.get(metric), "log-mel": beside.get(metric)}
+        notes = [*value.notes, *_flag(protocol), *_compared(metric, value, compared)]
+        yield Reading(
+            metric, f"{items.task.name}_{protocol}_{kind.replace(':', '')}", title, replace(value, notes=notes)
+        )
+
+
+def _baseline() -> Entry:
+    return registry.find(BASELINE)
+
+
+def _flag(protocol: str) -> list[str]:
+    flag = protocols.load(protocol).flag
+    return [flag] if flag else []
+
+
+def _tested(items: Labelled) -> np.ndarray:
+    """Which of the clips are tested, bool [N]."""
+    if items.task.kind == "verification":
+        return np.ones(len(items.clips), bool)
+    return np.isin(np.arange(len(items.clips)), np.concatenate([fold.test for fold in items.folds()]))
+
+
+def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
+    """How a protocol scores events: the length of a segment, the average over classes."""
+    if items.task.kind != "events":
+        return {"resolution_s": None}
+    options = protocols.load(protocol).recipes["events"].for_set(items.dataset.name).options
+    return {name: options[name] for name in ("resolution_s", "average")}
+
+
+def _compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
+    """What stands beside a score, and whether it is no better: not beyond the other's interval."""
+    notes, sign = [], 1 if METRICS[metric].higher_is_better else -1
+    for name, other in beside.items():
+        if other is None:
+            continue
+        interval = "" if math.isnan(other.low) else f" [{other.low:.3f}, {other.high:.3f}]"
+        notes.append(f"{name}: {other.value:.3f}{interval}")
+        end = other.high if sign > 0 else other.low
+        if not sign * value.value > sign * (other.value if math.isnan(end) else end):
+            notes.append(f"not better than {name}")
+    return notes
+
+
+def _measured(entry: Entry, kind: str, items: Labelled, protocol: str, store: Store) -> dict[str, Found]:
+    """The metrics of a task, by name."""
+    if items.task.kind == "verification":
+        return {"eer": _verified(entry, kind, items, store)}
+    read = read_out(entry, kind, items, protocol, store)
+    if items.task.kind == "events":
+        return {"segment_f1": _of_counts(read, _of_events(items, protocol)["average"])}
+    return _of_predictions(read)
+
+
+def _of_predictions(read: Read) -> dict[str, Found]:
+    from earmark.probes.measures import MEASURES, STATISTICS, correct
+
+    values = read.of.targets().values
+    tested = [at for at in range(len(read.of.clips)) if not np.isnan(read.said[:, at]).any()]
+    items = {read.of.clips[at].id: (values[at], read.said[:, at]) for at in tested}
+    found = {}
+    for metric in MEASURES[read.of.task.kind]:
+        if metric == "accuracy":
+            right = {clip: correct(item) for clip, item in items.items()}
+            interval = mean_with_interval(right, _groups(read.of))
+            found[metric] = _found(interval, len(items), read, _by_seed(items), right)
+        else:
+            interval = jackknife_interval(STATISTICS[metric], items, _groups(read.of))
+            found[metric] = _found(interval, len(items), read, [], {})
+    return found
+
+
+def _by_seed(items: Mapping[str, Any]) -> list[str]:
+    """The accuracy of each seed, where there are several."""
+    right = np.array([said.argmax(-1) == y for y, said in items.values()])  # [N, S]
+    return [f"by seed: {', '.join(f'{value:.3f}' for value in right.mean(0))}"] if right.shape[1] > 1 else []
+
+
+def _of_counts(read: Read, average: str) -> Found:
+    from earmark.probes.events import f1
+
+    items = {clip.id: read.counts[:, at] for at, clip in enumerate(read.of.clips)}
+
+    def of(counts: Sequence[np.ndarray]) -> float:
+        return float(np.mean([f1(by_seed, average) for by_seed in np.sum(counts, axis=0)]))
+
+    interval = jackknife_interval(of, items, _groups(read.of))
+    return _found(interval, len(items), read, [f"{average} average"], {})
+
+
+def _verified(entry: Entry, kind: str, items: Labelled, store: Store) -> Found:
+    from earmark.probes.verification import equal_error_rate, trials
+
+    found = features(entry, kind, items, store, of_frames=False)
+    clips = zip(found.of.clips, found.of.labels, found.arrays, strict=True)
+    by_clip = {clip.id: (speaker, mean) for clip, speaker, mean in clips}
+
+    def of(part: Sequence[tuple[str, np.ndarray]]) -> float:
+        return equal_error_rate(*trials(np.stack([mean for _, mean in part]), [speaker for speaker, _ in part]))
+
+    interval = jackknife_interval(of, by_clip, _groups(found.of))
+    count = len(by_clip) * (len(by_clip) - 1) // 2
+    return Found(*interval, len(by_clip), errors=found.errors, notes=[f"{count} pairs of clips"])
+
+
+def _groups(items: Labelled) -> dict[str, str]:
+    return {clip.id: clip.group for clip in items.clips}
+
+
+def _found(interval: tuple, n: int, read: Read, notes: list[str], values: Mapping[str, float]) -> Found:
+    return Found(*interval, n, values=values, errors=read.errors, notes=notes)
