@@ -19,7 +19,7 @@ from earmark.probes.sequences import inside
 
 
 class LatentsIn(nn.Module):
-    """Latents to a width by a linear map; mean, deviation [D]: of the training frames, to which all are scaled first."""
+    """Latents to a width by a linear map, scaled first; mean, deviation [D]: of the training frames."""
 
     mean: Tensor
     deviation: Tensor
@@ -124,6 +124,7 @@ class WideConformer(_Masked):
         super().__init__(net, width)
 
     def run(self, x: Tensor, lengths: Tensor) -> Tensor:
+        del lengths  # `kept` says it
         for block in self.net.layers:  # type: ignore[union-attr]
             x = block(x, mask=self.kept)
         return x

@@ -21,23 +21,6 @@ def steps_of(recipe: Recipe, clips: int) -> int:
     return min(epochs, recipe.steps) if recipe.steps else epochs
 
 
-def share_at(recipe: Recipe, step: int, total: int, epoch_steps: int) -> float:
-    """The learning rate at a step (from 0) as a share of the recipe's own.
-
-    It rises over the warm-up, then stays, or falls along half a cosine or a line to `final` at `period` (or at the
-    last step), and stays there.
-    """
-    warmup = recipe.warmup if recipe.warmup >= 1 or not recipe.warmup else recipe.warmup * total
-    if step < warmup:
-        return (step + 1) / warmup
-    if recipe.schedule == "constant":
-        return 1.0
-    at = step // epoch_steps * epoch_steps if recipe.by == "epoch" else step
-    part = min(1.0, max(0.0, at - warmup) / max(1.0, (recipe.period or total) - warmup))
-    left = 1 - part if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * part))
-    return recipe.final + (1 - recipe.final) * left
-
-
 def fit(
     model: nn.Module,
     loss: Callable[[Sequence[int]], Tensor],
@@ -46,7 +29,7 @@ def fit(
     rate: float,
     seed: int,
     validate: Callable[[], float] | None = None,
-    beat: Callable[[str], None] = lambda doing: None,
+    beat: Callable[[str], None] = lambda _: None,
 ) -> list[float]:
     """Train a model in place; returns the loss of every step.
 
@@ -57,12 +40,16 @@ def fit(
     """
     import torch
 
+    from earmark.probes.optimise import factors
+
     if not clips:
         raise ValueError("there is no clip to train on")
     total, epoch_steps, losses = steps_of(recipe, clips), math.ceil(clips / recipe.batch), list[float]()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = _optimizer(weights, recipe, rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_at(recipe, step, total, epoch_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: factors(recipe, [step], [total], step // epoch_steps)[0]
+    )
     best = _Best(model, validate if recipe.select != "last" else None)
     every, batches = recipe.options.get("check", epoch_steps), _batches(clips, recipe.batch, seed)
     with seeded(seed):

@@ -7,8 +7,9 @@
     wide_conformer_ctc   the package conformer's: width, layers, heads, kernel, dropout, embedding; vocabulary
     lm                   a frozen causal language model and a trained adapter; see `lm_recogniser`
 
-Further options: `check`, after how many steps a probe is validated; `minimum_hz` and `interpolate`, how slow frames are
-stretched before they come here (`sequences.at_least`). Latents come as float [T, D], codes as int [T, K].
+Further options: `check`, after how many steps a probe is validated; `folds`, how many of them are tested; `minimum_hz`
+and `interpolate`, how frames that are slower are stretched before they come here (`sequences.at_least`). Latents come
+as float [T, D], codes as int [T, K].
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Frames = Sequence[np.ndarray]  # of every clip; may read each from disk when it is asked for
 Beat = Callable[[str], None]
 BATCH = 8  # clips heard at once
-NOT_BUILT = ("vocabulary", "check", "minimum_hz", "interpolate")  # options that say nothing of the modules
+NOT_BUILT = ("vocabulary", "check", "folds", "minimum_hz", "interpolate")  # options that say nothing of the modules
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Heard:
 
 
 class Learner(Protocol):
-    """What `recognise` trains: a module, its loss on clips and what it hears in them. notes: what a reader should know."""
+    """What `recognise` trains: a module, its loss and what it hears. notes: what a reader should know."""
 
     notes: tuple[str, ...]
 
@@ -74,13 +75,15 @@ class Learner(Protocol):
 
 
 def recognise(
-    recipe: Recipe, speech: Speech, fold: Fold, seed: int = 0, device: str = "cpu", beat: Beat = lambda doing: None
+    recipe: Recipe, speech: Speech, fold: Fold, seed: int = 0, device: str = "cpu", beat: Beat = lambda _: None
 ) -> Heard:
     """Teach the recipe's learner on fold.train, choose by fold.valid, and hear fold.test.
 
     Of several learning rates the one with the lowest error on the validation clips is taken. No text of a test clip is
     looked at. Raises ValueError where there is no clip to learn from.
     """
+    if recipe.select == "last" and len(recipe.rates) == 1:
+        fold = fold.poorer()  # nothing is chosen
     best: tuple[float, Learner | None] = (math.inf, None)
     left_out: dict[int, str] = {}
     for rate in recipe.rates:

@@ -1,8 +1,8 @@
 """Sequences of different lengths: their frame rate, their batches, their masks.
 
-A clip's latents are float [T, D] and its codes int [T, K] here, time first, as learners take them. A batch is [B, T, ...]
-with the true frames in `lengths` [B]; what lies beyond them is 0 in latents and NO_CODE in codes, and no learner may
-let it change anything.
+A clip's latents are float [T, D] and its codes int [T, K] here, time first, as learners take them. A batch is
+[B, T, ...] with the true frames in `lengths` [B]; what lies beyond them is 0 in latents and NO_CODE in codes, and no
+learner may let it change anything.
 """
 
 from __future__ import annotations

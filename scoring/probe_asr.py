@@ -9,24 +9,26 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from earmark.codecs import registry
 from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.data.schema import Task
 from earmark.metrics import content
 from earmark.probes import protocol as protocols
-from earmark.probes import recognition, sequences, vocabulary
+from earmark.probes import recognition, sequences
+from earmark.probes.folds import Fold
 from earmark.probes.protocol import Protocol, Recipe
 from earmark.probes.recognition import Speech
 from earmark.reports.intervals import mean_with_interval
 from earmark.scoring.clips import one_thread
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Labelled, labelled
+from earmark.scoring.probes import Labelled, labelled, sources
+from earmark.scoring.readings import BASELINE, compared
 from earmark.store import fingerprint
 from earmark.store.jobs import Job, latents_job, tokens_job
 from earmark.store.shards import Outcome
@@ -60,16 +62,24 @@ class Words:
     def _plain(self, text: str) -> str:
         return content.plain(text, self.language)
 
-    def found(self, metric: str) -> Found:
-        """A corpus error rate (`wer`, `cer`) or `iwer`, max(0, 1 - wer), with its interval over speakers."""
+    def found(self, metric: str, head: str, logmel: Words | None = None) -> Found:
+        """A corpus error rate (`wer`, `cer`) or `iwer`, max(0, 1 - wer), with its interval over speakers.
+
+        head: what the metric's name has beside that (`wer_ctc`); logmel: what the same probe heard in log-mel spectra.
+        """
+        deaf = replace(self, heard={clip: [text] for clip, text in self.always.items()}, errors={}, no_answer={})
+        value, unheard = self._found(metric), deaf._found(metric)
+        beside = {"without listening": unheard, "log-mel": logmel._found(metric) if logmel else None}
+        notes = compared(f"{metric}_{head}", value, beside)
+        return replace(value, notes=(*self.notes, *notes))
+
+    def _found(self, metric: str) -> Found:
         if metric == "iwer":
-            return _inverted(self.found("wer"))
+            return _inverted(self._found("wer"))
         values, weights = self._rates(metric, self.heard)
         groups = {clip.id: clip.group for clip in self.labelled.clips}
         interval = mean_with_interval(values, groups, weights=weights)
-        constant, _ = self._rates(metric, {clip: [text] for clip, text in self.always.items()})
-        notes = (*self.notes, _beside(metric, values, constant, groups, weights))
-        return Found(*interval, len(values), values, self.errors, self.no_answer, notes)
+        return Found(*interval, len(values), values, self.errors, self.no_answer)
 
     def _rates(self, metric: str, heard: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], dict[str, float]]:
         """Errors a word (or character) of each clip, the mean over seeds, and how many there are to get wrong."""
@@ -80,21 +90,6 @@ class Words:
             made = [count(spoken[clip], text, normalised=self._plain) for text in texts]
             values[clip], weights[clip] = float(np.mean([errors / total for errors, total in made])), float(made[0][1])
         return values, weights
-
-
-def _beside(
-    metric: str,
-    values: Mapping[str, float],
-    constant: Mapping[str, float],
-    groups: Mapping[str, str],
-    weights: Mapping[str, float],
-) -> str:
-    """The score's baseline, and whether the score is better than it, pair by pair."""
-    baseline = mean_with_interval(constant, groups, weights=weights)[0]
-    spared = {clip: constant[clip] - values[clip] for clip in values}
-    better = mean_with_interval(spared, groups, weights=weights)[1]  # NaN with one speaker: not shown to be better
-    word = "better than" if better > 0 else "not above its baseline,"
-    return f"{word} always the same text ({metric} {baseline:.3f})"
 
 
 def _inverted(wer: Found) -> Found:
@@ -126,8 +121,9 @@ def words(
 ) -> Words:
     """Train a probe on a codec's latents (mode: their kind) or codes (mode: `tokens`) and hear the test clips.
 
-    preset: by which the protocol may have a smaller recipe (`asr_quick`). A clip that the codec fails on is an error, and neither learned from nor heard; one
-    whose transcript has no letter is no answer. Raises SplitError or ValueError where there is too little to learn from.
+    preset: by which the protocol may have a smaller recipe (`asr_quick`). A clip that the codec fails on is an error,
+    and neither learned from nor heard; one whose transcript has no letter is no answer. Raises SplitError or ValueError
+    where there is too little to learn from.
     """
     prescribed = protocols.load(protocol)
     wanted, everything = _recipe(prescribed, mode, preset).for_set(dataset.name), labelled(dataset, task)
@@ -150,6 +146,11 @@ def words(
     return Words(of, language_of(of), name, facts["heard"], facts["always"], errors, empty, notes)
 
 
+def logmel_words(entry: Entry, *of: Any) -> Words | None:
+    """What the same probe hears in log-mel spectra: the baseline of a codec; None for log-mel itself."""
+    return None if entry.name == BASELINE else words(registry.find(BASELINE), "unquantized", *of)
+
+
 def _recipe(protocol: Protocol, mode: str, preset: str) -> Recipe:
     name = "asr_tokens" if mode == TOKENS else "asr"
     return protocol.recipes.get(f"{name}_{preset}") or protocol.recipes[name]
@@ -168,7 +169,8 @@ def _heard(of: Labelled, frames: Frames, recipe: Recipe, store: Store, seed: int
     """Each fold's test clips as each seed's probe hears them, in one outcome."""
     texts, heard, constant, notes = _texts(of), dict[str, list[str]](), dict[str, str](), Counter[str]()
     speech, device = Speech(frames, texts, frames.sizes), store.device
-    for fold in of.folds():
+    folds = of.folds()[: recipe.options.get("folds")]
+    for fold in folds:
         nothing = recognition.always([texts[clip] for clip in fold.train])
         for extra in range(recipe.seeds):
             with one_thread():
@@ -178,8 +180,8 @@ def _heard(of: Labelled, frames: Frames, recipe: Recipe, store: Store, seed: int
                 constant[of.clips[clip].id] = nothing
             notes.update(found.notes)
         notes.update(_left_out(of, found.left_out))
-    seen = _seen(of, texts)
-    facts = {"heard": heard, "always": constant, "notes": [*notes, *seen], "vocabulary": found.vocabulary}
+    notes.update(_seen(folds, texts))
+    facts = {"heard": heard, "always": constant, "notes": [*notes], "vocabulary": found.vocabulary}
     return Outcome(of.dataset.fingerprint, facts)
 
 
@@ -191,10 +193,10 @@ def _left_out(of: Labelled, why: Mapping[int, str]) -> list[str]:
     return [f"not learned from: {len(why)} clips: {'; '.join(named)}{'; ...' if len(why) > SHOWN else ''}"]
 
 
-def _seen(of: Labelled, texts: Sequence[str]) -> list[str]:
+def _seen(folds: Sequence[Fold], texts: Sequence[str]) -> list[str]:
     """How many test clips say a sentence that is also in the training clips, from others' mouths."""
     told = 0
-    for fold in of.folds():
+    for fold in folds:
         known = {texts[clip] for clip in fold.train}
         told += sum(texts[clip] in known for clip in fold.test)
     return [f"the words of {told} test clips are also said in training clips"] if told else []
@@ -238,10 +240,5 @@ class Frames(Sequence[np.ndarray]):
         return sequences.at_least(frames, self.rate_hz, self.minimum_hz, self.interpolate)
 
 
-def _sources() -> list[str]:
-    """What a probe's result depends on beside its recipe and its data."""
-    from earmark.data import splits
-    from earmark.probes import ctc, encoders, fitting, folds, lm_recogniser
-
-    modules = (content, splits, recognition, sequences, vocabulary, ctc, encoders, fitting, folds, lm_recogniser)
-    return [fingerprint.of_files(*(str(module.__file__) for module in modules)), version("torch")]
+def _sources() -> str:
+    return f"{sources()} {fingerprint.of_files(str(content.__file__))}"

@@ -52,7 +52,7 @@ def _of_kind(entry: Entry, kind: str, items: Labelled, protocol: str, store: Sto
     title = f"{protocols.load(protocol).title}, version {protocols.load(protocol).version}"
     for metric, value in found.items():
         compared = {"without listening": unheard.get(metric), "log-mel": beside.get(metric)}
-        notes = [*value.notes, *_flag(protocol), *_compared(metric, value, compared)]
+        notes = [*value.notes, *_flag(protocol), *compared(metric, value, compared)]
         yield Reading(
             metric, f"{items.task.name}_{protocol}_{kind.replace(':', '')}", title, replace(value, notes=notes)
         )
@@ -82,7 +82,7 @@ def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
     return {name: options[name] for name in ("resolution_s", "average")}
 
 
-def _compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
+def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
     """What stands beside a score, and whether it is no better: not beyond the other's interval."""
     notes, sign = [], 1 if METRICS[metric].higher_is_better else -1
     for name, other in beside.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from earmark.scoring.probe_asr import TOKENS, modes, words
+from earmark.scoring.probe_asr import TOKENS, logmel_words, modes, words
 
 if TYPE_CHECKING:
     from earmark.codecs.registry import Entry
@@ -24,70 +24,70 @@ PAPER = pytest.mark.preset("paper")
 
 
 @pytest.fixture
-def heard(request, training_set: Dataset, store, scores):
-    """`heard(protocol, codec, modes, head)`: the error rates of each mode, for every speech task of the dataset."""
+def heard(request, codec: Entry, training_set: Dataset, store, scores):
+    """`heard(protocol, modes, head)`: the error rates of each mode, recorded, for every speech task of the dataset."""
     preset = request.config.option.preset
 
-    def measure(protocol: str, codec: Entry, of: list[str], head: str = "ctc") -> Iterator[Score]:
+    def measure(protocol: str, kinds: list[str], head: str = "ctc") -> Iterator[Score]:
         for task in training_set.card.tasks:
-            for mode in of if task.kind == "asr" else ():
-                found = words(codec, mode, training_set, task, protocol, preset, store)
+            for mode in kinds if task.kind == "asr" else ():
+                of_task = (training_set, task, protocol, preset, store)
+                found = words(codec, mode, *of_task)
+                logmel = logmel_words(codec, *of_task) if preset == "paper" else None
                 variant = f"{task.name}_{found.protocol}_{mode.replace(':', '')}"
                 for metric in found.metrics:
-                    yield scores(
-                        f"{metric}_{head}", codec, training_set, found=found.found(metric), variant=variant,
-                        protocol=found.protocol,
-                    )  # fmt: skip
+                    how = {"found": found.found(metric, head, logmel), "variant": variant, "protocol": found.protocol}
+                    yield scores(f"{metric}_{head}", training_set, **how)
 
     return measure
 
 
-def test_words_in_latents(codec, dataset, heard, gate):
+def test_words_in_latents(codec, heard, gate):
     """Error rates of a recurrent CTC probe on latents: ours, the same budget for every codec."""
-    gate(*heard("earmark", codec, modes(codec, every=False)))
+    gate(*heard("earmark", modes(codec, every=False)))
 
 
 @ON_TOKENS
-def test_words_in_tokens(codec, dataset, heard, gate):
+def test_words_in_tokens(codec, heard, gate):
     """Error rates of a recurrent CTC probe on tokens: ours, the same budget for every codec."""
-    gate(*heard("earmark", codec, [TOKENS]))
+    gate(*heard("earmark", [TOKENS]))
 
 
 @PAPER
-def test_words_in_latents_conformer(codec, dataset, heard, gate):
+def test_words_in_latents_conformer(codec, heard, gate):
     """Error rates of a Conformer CTC probe on latents."""
-    gate(*heard("earmark-conformer", codec, modes(codec, every=True)))
+    gate(*heard("earmark-conformer", modes(codec, every=True)))
 
 
 @PAPER
 @ON_TOKENS
-def test_words_in_tokens_conformer(codec, dataset, heard, gate):
+def test_words_in_tokens_conformer(codec, heard, gate):
     """Error rates of a Conformer CTC probe on tokens."""
-    gate(*heard("earmark-conformer", codec, [TOKENS]))
+    gate(*heard("earmark-conformer", [TOKENS]))
 
 
 @PAPER
 @ON_TOKENS
-def test_words_in_tokens_audiocodecbench(codec, dataset, heard, gate):
+def test_words_in_tokens_audiocodecbench(codec, heard, gate):
     """Error rates as AudioCodecBench measures them: a Conformer on token IDs, subwords, CTC."""
-    gate(*heard("audiocodecbench", codec, [TOKENS]))
+    gate(*heard("audiocodecbench", [TOKENS]))
 
 
 @PAPER
-def test_words_in_latents_codecbench(codec, dataset, heard, gate):
+def test_words_in_latents_codecbench(codec, heard, gate):
     """Error rates as CodecBench measures them: two recurrent layers on latents, characters, CTC."""
-    gate(*heard("codecbench", codec, modes(codec, every=False)))
+    gate(*heard("codecbench", modes(codec, every=False)))
 
 
 @PAPER
 @ON_TOKENS
-def test_words_in_tokens_codecbench(codec, dataset, heard, gate):
+def test_words_in_tokens_codecbench(codec, heard, gate):
     """Error rates of CodecBench's recurrent probe on tokens."""
-    gate(*heard("codecbench", codec, [TOKENS]))
+    gate(*heard("codecbench", [TOKENS]))
 
 
 @PAPER
 @pytest.mark.metric("wer_lm")
-def test_words_in_latents_xares(codec, dataset, heard, gate):
+def test_words_in_latents_xares(codec, heard, gate):
     """Error rates as X-ARES measures them: a frozen language model that reads adapted latents."""
-    gate(*heard("xares", codec, modes(codec, every=False), head="lm"))
+    gate(*heard("xares", modes(codec, every=False), head="lm"))
