@@ -48,7 +48,8 @@ def plain(text: str, language: str = "en") -> str:
     text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
     words = (word.strip("'") for word in kept.split())
-    return ("" if unspaced(language) else " ").join(word for word in words if word)
+    joined = ("" if unspaced(language) else " ").join(word for word in words if word)
+    return unicodedata.normalize("NFKC", joined)  # a mark that now follows a letter becomes one with it
 
 
 def unspaced(language: str) -> bool:

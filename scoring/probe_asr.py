@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.data.schema import Task
+from earmark.hub import cached_revision
 from earmark.metrics import content
 from earmark.probes import protocol as protocols
 from earmark.probes import recognition, sequences
 from earmark.probes.folds import Fold
 from earmark.probes.protocol import Protocol, Recipe
 from earmark.probes.recognition import Speech
+from earmark.probes.vocabulary import Subwords
 from earmark.reports.intervals import mean_with_interval
 from earmark.scoring.clips import one_thread
 from earmark.scoring.found import Found
@@ -47,12 +50,23 @@ class Words:
 
     labelled: Labelled
     language: str
-    protocol: str
+    prescribed: str
     heard: Mapping[str, Sequence[str]]
     always: Mapping[str, str]
     errors: Mapping[str, str]
     no_answer: Mapping[str, str]
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    vocabulary: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name; with the vocabulary, where that is not the one which it prescribes."""
+        return f"{self.prescribed}-{self.vocabulary}" if self.vocabulary else self.prescribed
+
+    @property
+    def title(self) -> str:
+        found = protocols.load(self.prescribed)
+        return f"{found.title}{', ' * bool(self.vocabulary)}{self.vocabulary}, version {found.version}"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -71,7 +85,8 @@ class Words:
         value, unheard = self._found(metric), deaf._found(metric)
         beside = {"without listening": unheard, "log-mel": logmel._found(metric) if logmel else None}
         notes = compared(f"{metric}_{head}", value, beside)
-        return replace(value, notes=(*self.notes, *notes))
+        flag = protocols.load(self.prescribed).flag
+        return replace(value, notes=(*([flag] if flag else []), *self.notes, *notes))
 
     def _found(self, metric: str) -> Found:
         if metric == "iwer":
@@ -125,25 +140,24 @@ def words(
     and neither learned from nor heard; one whose transcript has no letter is no answer. Raises SplitError or ValueError
     where there is too little to learn from.
     """
-    prescribed = protocols.load(protocol)
-    wanted, everything = _recipe(prescribed, mode, preset).for_set(dataset.name), labelled(dataset, task)
+    recipe = _recipe(protocols.load(protocol), mode, preset).for_set(dataset.name)
     job = tokens_job(entry) if mode == TOKENS else latents_job(entry, mode)
-    errors = {
-        clip.id: made.error
-        for clip, made in zip(everything.clips, store.outcomes(job, everything.clips), strict=True)
-        if made.error
-    }
+    of, errors, empty = _usable(labelled(dataset, task), job, store)
+    parts = (dataset.fingerprint, task.name, recipe.model_dump(mode="json"), sorted(errors), _sources(recipe))
+    made_of = fingerprint.digest(*parts)
+    whole = Job("earmark.scoring.probe_asr:words", entry, f"{protocol} {mode}", seed, made_of, model=False)
+    frames = Frames(entry, job, of.clips, recipe, store)
+    facts = store.whole(whole, lambda: _heard(of, frames, recipe, store, seed)).facts
+    return Words(of, language_of(of), protocol, errors=errors, no_answer=empty, **facts)
+
+
+def _usable(everything: Labelled, job: Job, store: Store) -> tuple[Labelled, dict[str, str], dict[str, str]]:
+    """The clips that can be heard and have words; why the codec failed on others; why others have no words."""
+    outcomes = zip(everything.clips, store.outcomes(job, everything.clips), strict=True)
+    errors = {clip.id: made.error for clip, made in outcomes if made.error}
     texts = zip(everything.clips, _texts(everything), strict=True)
     empty = {clip.id: "its transcript has no letter" for clip, text in texts if not text and clip.id not in errors}
-    of = everything.of([clip.id not in errors and clip.id not in empty for clip in everything.clips])
-    made_of = fingerprint.digest(dataset.fingerprint, task.name, wanted.model_dump(mode="json"), _sources())
-    whole = Job("earmark.scoring.probe_asr:words", entry, f"{protocol} {mode}", seed, made_of, model=False)
-    facts = store.whole(
-        whole, lambda: _heard(of, Frames(entry, job, of.clips, wanted, store), wanted, store, seed)
-    ).facts
-    name = f"{protocol}-{facts['vocabulary']}" if facts["vocabulary"] else protocol
-    notes = (*([prescribed.flag] if prescribed.flag else []), *facts["notes"])
-    return Words(of, language_of(of), name, facts["heard"], facts["always"], errors, empty, notes)
+    return everything.of([clip.id not in errors and clip.id not in empty for clip in everything.clips]), errors, empty
 
 
 def logmel_words(entry: Entry, *of: Any) -> Words | None:
@@ -240,5 +254,11 @@ class Frames(Sequence[np.ndarray]):
         return sequences.at_least(frames, self.rate_hz, self.minimum_hz, self.interpolate)
 
 
-def _sources() -> str:
-    return f"{sources()} {fingerprint.of_files(str(content.__file__))}"
+def _sources(recipe: Recipe) -> str:
+    """The code and the pretrained parts that a result depends on."""
+    parts = [sources(), fingerprint.of_files(str(content.__file__))]
+    if recipe.options.get("vocabulary") == "speech2text":
+        parts.append(f"subwords: {Subwords.missing() is None}")
+    if repo := recipe.options.get("repo"):
+        parts.append(f"{repo} {cached_revision(repo)} transformers {version('transformers')}")
+    return " ".join(parts)

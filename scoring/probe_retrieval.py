@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from earmark.codecs import registry
 from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset
 from earmark.data.schema import Task
+from earmark.hub import cached_revision
 from earmark.metrics import retrieval
 from earmark.probes import protocol as protocols
 from earmark.probes.protocol import Recipe
@@ -73,7 +75,7 @@ def _ranks(entry: Entry, kind: str, dataset: Dataset, task: Task, protocol: str,
     recipes = protocols.load(protocol).recipes
     recipe = (recipes.get(f"retrieval_{preset}") or recipes["retrieval"]).for_set(dataset.name)
     items = features(entry, kind, labelled(dataset, task), store, of_frames=False)
-    parts = (dataset.fingerprint, task.model_dump(), recipe.model_dump(), sorted(items.errors), _sources())
+    parts = (dataset.fingerprint, task.model_dump(), recipe.model_dump(), sorted(items.errors), _sources(recipe))
     job = Job(
         "earmark.scoring.probe_retrieval:recalls",
         entry,
@@ -84,8 +86,12 @@ def _ranks(entry: Entry, kind: str, dataset: Dataset, task: Task, protocol: str,
     return _Found(items, made.facts["folds"], "text_encoder" in recipe.options)
 
 
-def _sources() -> str:
-    return f"{sources()} {fingerprint.of_files(str(retrieval.__file__))}"
+def _sources(recipe: Recipe) -> str:
+    """The code and the pretrained parts that a result depends on."""
+    parts = [sources(), fingerprint.of_files(str(retrieval.__file__))]
+    if repo := recipe.options.get("text_encoder"):
+        parts.append(f"{repo} {cached_revision(repo)} transformers {version('transformers')}")
+    return " ".join(parts)
 
 
 def _found(items: Features, recipe: Recipe, store: Store) -> list[dict[str, Any]]:

@@ -83,15 +83,18 @@ def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
 
 
 def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
-    """What stands beside a score, and whether it is no better: not beyond the other's interval."""
+    """What stands beside a score, and whether it is no better: not beyond the other's interval, or,
+    where that is a number without one, not beyond it with the whole of its own.
+    """
     notes, sign = [], 1 if METRICS[metric].higher_is_better else -1
     for name, other in beside.items():
         if other is None:
             continue
         interval = "" if math.isnan(other.low) else f" [{other.low:.3f}, {other.high:.3f}]"
         notes.append(f"{name}: {other.value:.3f}{interval}")
-        end = other.high if sign > 0 else other.low
-        if not sign * value.value > sign * (other.value if math.isnan(end) else end):
+        end, own = (other.high, value.low) if sign > 0 else (other.low, value.high)
+        better = sign * own > sign * other.value if math.isnan(end) else sign * value.value > sign * end
+        if not better:
             notes.append(f"not better than {name}")
     return notes
 

@@ -36,8 +36,8 @@ def heard(request, codec: Entry, training_set: Dataset, store, scores):
                 logmel = logmel_words(codec, *of_task) if preset == "paper" else None
                 variant = f"{task.name}_{found.protocol}_{mode.replace(':', '')}"
                 for metric in found.metrics:
-                    how = {"found": found.found(metric, head, logmel), "variant": variant, "protocol": found.protocol}
-                    yield scores(f"{metric}_{head}", training_set, **how)
+                    how = {"found": found.found(metric, head, logmel), "variant": variant, "protocol": found.title}
+                    yield scores(f"{metric}_{head}", codec, training_set, **how)
 
     return measure
 
@@ -48,7 +48,7 @@ def test_words_in_latents(codec, heard, gate):
 
 
 @ON_TOKENS
-def test_words_in_tokens(codec, heard, gate):
+def test_words_in_tokens(heard, gate):
     """Error rates of a recurrent CTC probe on tokens: ours, the same budget for every codec."""
     gate(*heard("earmark", [TOKENS]))
 
@@ -61,14 +61,14 @@ def test_words_in_latents_conformer(codec, heard, gate):
 
 @PAPER
 @ON_TOKENS
-def test_words_in_tokens_conformer(codec, heard, gate):
+def test_words_in_tokens_conformer(heard, gate):
     """Error rates of a Conformer CTC probe on tokens."""
     gate(*heard("earmark-conformer", [TOKENS]))
 
 
 @PAPER
 @ON_TOKENS
-def test_words_in_tokens_audiocodecbench(codec, heard, gate):
+def test_words_in_tokens_audiocodecbench(heard, gate):
     """Error rates as AudioCodecBench measures them: a Conformer on token IDs, subwords, CTC."""
     gate(*heard("audiocodecbench", [TOKENS]))
 
@@ -81,7 +81,7 @@ def test_words_in_latents_codecbench(codec, heard, gate):
 
 @PAPER
 @ON_TOKENS
-def test_words_in_tokens_codecbench(codec, heard, gate):
+def test_words_in_tokens_codecbench(heard, gate):
     """Error rates of CodecBench's recurrent probe on tokens."""
     gate(*heard("codecbench", [TOKENS]))
 
