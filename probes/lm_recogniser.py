@@ -9,6 +9,7 @@ Source: X-ARES, 2025, and its code (xares/models/asr.py): Qwen2.5-0.5B, separato
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,11 @@ class LmRecogniser(nn.Module):
             pad_token_id=self.tokenizer.eos_token_id,
         )
         # the padding first, so that every row goes on from its separator
-        written = self.lm.generate(inputs_embeds=embeds.flip(1), attention_mask=mask.flip(1), generation_config=greedy)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with `inputs_embeds`")  # as is meant
+            written = self.lm.generate(
+                inputs_embeds=embeds.flip(1), attention_mask=mask.flip(1), generation_config=greedy
+            )
         return [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     def _starts(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
