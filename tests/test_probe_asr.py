@@ -12,7 +12,7 @@ from earmark.probes.folds import Fold
 from earmark.probes.lm_recogniser import GatedAdapter, LmRecogniser
 from earmark.probes.protocol import Recipe
 from earmark.probes.recognition import CtcLearner, Speech, always, error_rate, recognise, scale
-from earmark.probes.sequences import padded
+from earmark.probes.sequences import NO_CODE, padded
 
 WORDS = ["boat", "bay", "fog", "cat", "sun", "hill", "rain", "lake"]
 CTC = Recipe(
@@ -50,9 +50,9 @@ def spoken(texts, seed=0):
 
 
 def coded(texts):
-    """Codes that carry the words: of each character its place in the alphabet, in two codebooks, over three frames."""
-    numbers = ([(" abcdefghijklmnopqrstuvwxyz".index(c)) for c in text for _ in range(3)] for text in texts)
-    return [np.array([[number % 6, number // 6] for number in of]) for of in numbers]
+    """Codes that carry the words: of each character its place in the alphabet in two codebooks, then a frame of none."""
+    numbers = ([(" abcdefghijklmnopqrstuvwxyz".index(c)) for c in text] for text in texts)
+    return [np.array([pair for n in of for pair in [(n % 6, n // 6)] * 2 + [(NO_CODE, NO_CODE)]]) for of in numbers]
 
 
 def noise(texts, seed=0):
