@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earmark.cli_data import data_app
+
 if TYPE_CHECKING:
     from earmark.contract import Result
 
@@ -16,6 +18,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 
 store_app = typer.Typer(help="Look after the store of what codecs made.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+app.add_typer(data_app, name="data")
 
 Everything = Annotated[bool, typer.Option("--all", help="every measurement in the folder, the newest of each")]
 Reports = Annotated[Path, typer.Option(help="where the run wrote its scores")]
@@ -118,39 +121,6 @@ def _say_commands(needed: dict[str, str]) -> None:
     """The commands that get what is missing, each with what it is for."""
     for command, names in needed.items():
         typer.echo(f"for {names}:\n    {command}")
-
-
-@app.command()
-def data() -> None:
-    """List every dataset that is here, with its clips and the suites that use it.
-
-    Example: EARMARK_DATA=~/recordings earmark data
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    from earmark import paths
-    from earmark.data import cards
-    from earmark.data.manifest import ManifestError
-
-    table = Table("dataset", "domain", "clips", "minutes", "used by", "licence", "title")
-    try:
-        present = cards.select(["sampler", *(["real"] if paths.data_folder() else [])])
-        for card in present:
-            clips = cards.load(card).clips
-            minutes = sum(clip.seconds or 0 for clip in clips) / 60
-            table.add_row(
-                card.name,
-                card.domain,
-                str(len(clips)),
-                f"{minutes:.1f}",
-                ", ".join(card.uses),
-                card.licence,
-                card.title,
-            )
-    except (cards.DataError, ManifestError) as error:
-        raise _fail(error) from error
-    Console().print(table)
 
 
 @app.command()

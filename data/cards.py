@@ -1,7 +1,8 @@
-"""Dataset cards: what a dataset is, where it lies and which suites use it, as YAML; and datasets, a card's clips.
+"""Cards by name, which of them are here, and datasets: a card's clips.
 
-Two folders hold data: the sampler in this package, and the folder that EARMARK_DATA names. A dataset of that folder's
-manifest that has no card gets the plain card that its manifest implies.
+Data lies in four places: the sampler in this package; the folder that EARMARK_DATA names, with one manifest of many
+datasets (one without a card gets the plain card that its manifest implies); a folder a card below `home()/data`, filled
+by `earmark data get` or `index`; and files of the user's own, which `--data` names by their path.
 """
 
 from __future__ import annotations
@@ -14,21 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from earmark.data.errors import DataError
 from earmark.data.manifest import Clip, read_manifest
 from earmark.data.schema import NAME, Card, Derived, Source
 from earmark.names import nearest
-from earmark.paths import data_folder
+from earmark.paths import data_folder, home
 
 _HERE = Path(__file__).parent
 SAMPLER = _HERE / "sampler"
-
-
-class DataError(ValueError):
-    """A dataset that cannot be had; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +50,24 @@ class Dataset:
 
 @functools.cache
 def _written_cards() -> dict[str, Card]:
-    cards = {}
-    for path in sorted((_HERE / "cards").glob("*.yaml")):
-        try:
-            card = Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError) as error:
-            raise DataError(f"{path}: not a dataset card: {error}") from error
-        cards[card.name] = card
-    return cards
+    found = (read_card(path) for path in sorted((_HERE / "cards").glob("*.yaml")))
+    return {card.name: card for card in found}
+
+
+def read_card(path: Path) -> Card:
+    """A card's YAML file. Raises DataError, naming the file and the key."""
+    try:
+        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: not a dataset card: {error}") from error
 
 
 def cards() -> dict[str, Card]:
     """Every dataset by name: the written cards, and those that the manifest of EARMARK_DATA implies."""
     folder = data_folder()
     names = read_manifest(folder / "manifest.csv") if folder else ()
-    return {name: _implied(name) for name in names if re.fullmatch(NAME, name)} | _written_cards()
+    implied = {name: _implied(name) for name in names if re.fullmatch(NAME, name)}
+    return implied | _written_cards()
 
 
 def _implied(name: str) -> Card:
@@ -73,65 +75,123 @@ def _implied(name: str) -> Card:
     folder = data_folder()
     assert folder is not None
     clips = read_manifest(folder / "manifest.csv")[name]
+    return plain_card(name, f"{name} of EARMARK_DATA", Source(folder="EARMARK_DATA", dataset=name), clips)
+
+
+def plain_card(name: str, title: str, source: Source, clips: Sequence[Clip]) -> Card:
+    """For data of which nothing else is known: reconstruction, and the domain that its clips agree on."""
     domains = {clip.domain.partition("_")[0] for clip in clips}
-    domain = domains.pop() if len(domains) == 1 else "general"
+    domain: Any = domains.pop() if len(domains) == 1 and domains <= {"speech", "music", "sound"} else "general"
     return Card(
         name=name,
-        title=f"{name} of EARMARK_DATA",
+        title=title,
         version=1,
-        domain=domain if domain in ("speech", "music", "sound") else "general",
-        source=Source(folder="EARMARK_DATA", dataset=name),
+        domain=domain,
+        source=source,
         uses=("reconstruction",),
         licence="see its manifest",
     )
 
 
 def select(names: Sequence[str]) -> list[Card]:
-    """The cards that `--data` asks for: exact names, `sampler` (all embedded), `real` (all of EARMARK_DATA).
+    """The cards that `--data` asks for: exact names, `sampler` (all embedded), `real` (all of EARMARK_DATA), `all` (all
+    that are here but the sampler's), or files and folders of the user's own.
 
-    With no names: the real data where there is any, else the sampler. Raises DataError with the nearest names.
+    With no names: every card whose data is here but the sampler's, else the sampler. Raises DataError with the nearest
+    names, and the command that gets what is missing.
     """
-    known = cards()
-    groups = {"sampler": "sampler", "real": "EARMARK_DATA"}
+    from earmark.data import own
+
     chosen: dict[str, Card] = {}
-    for name in names or (["real"] if data_folder() else ["sampler"]):
-        if name in groups:
-            if name == "real" and data_folder() is None:
-                raise DataError("data missing: --data real: set EARMARK_DATA to a folder with a manifest.csv")
-            members = [card for card in known.values() if card.source.folder == groups[name]]
-            chosen |= {card.name: card for card in members if not _absent(card)}
-        elif name in known:
-            chosen[name] = _present(known[name])
+    for name in names or [_default()]:
+        if name in GROUPS:
+            chosen |= {card.name: card for card in _group(name)}
+        elif own.is_own(name):
+            chosen |= {card.name: card for card in own.cards_of(Path(name))}
         else:
-            unset = "" if data_folder() else " EARMARK_DATA is not set: only the embedded data is known."
-            raise DataError(f"unknown dataset {name!r}{nearest(name, [*known, *groups])}{unset}")
+            chosen[name] = _named(name)
     return list(chosen.values())
 
 
-def _manifest(card: Card) -> Path:
-    folder = SAMPLER if card.source.folder == "sampler" else data_folder()
-    if folder is None:
-        raise DataError(f"data missing: {card.name} is in the folder EARMARK_DATA, and that is not set")
-    return folder / "manifest.csv"
+GROUPS = ("sampler", "real", "all")
 
 
-def _absent(card: Card) -> list[str]:
-    """The names of a card's source that its manifest lacks."""
-    there = read_manifest(_manifest(card))
-    return [name for name in card.source.names if name not in there]
+def _default() -> str:
+    return "all" if any(card.source.folder != "sampler" for card in present()) else "sampler"
 
 
-def _present(card: Card) -> Card:
-    """The card, or DataError where its data is not here: one error now rather than one a test."""
-    if absent := _absent(card):
-        raise DataError(f"data missing: {_manifest(card)} has no dataset {absent[0]!r}")
-    return card
+def _group(name: str) -> list[Card]:
+    if name == "all":
+        return [card for card in present() if card.source.folder != "sampler"]
+    if name == "real" and data_folder() is None:
+        raise DataError("data missing: --data real: set EARMARK_DATA to a folder with a manifest.csv")
+    return [card for card in present() if card.source.folder == {"sampler": "sampler", "real": "EARMARK_DATA"}[name]]
+
+
+def present() -> list[Card]:
+    """The cards whose data is here."""
+    return [card for card in cards().values() if not lacking(card)]
+
+
+def _named(name: str) -> Card:
+    """The card of that name, or DataError where it or its data is not here: one error now rather than one a test."""
+    known = cards()
+    if name not in known:
+        unset = "" if data_folder() else " EARMARK_DATA is not set: only the embedded data and what was got is known."
+        raise DataError(f"unknown dataset {name!r}{nearest(name, [*known, *GROUPS])}{unset}")
+    if why := lacking(known[name]):
+        raise DataError(f"data missing: {why}")
+    return known[name]
+
+
+def lacking(card: Card) -> str | None:
+    """Why the data of a card is not here, and what to do; None where it is."""
+    source = card.source
+    if source.folder == "EARMARK_DATA" and data_folder() is None:
+        return f"{card.name} is in the folder EARMARK_DATA, and that is not set"
+    manifest = manifest_of(card)
+    if source.folder or source.manifest:
+        there = read_manifest(manifest)
+        absent = [name for name in source.names if name not in there]
+        return f"{manifest} has no dataset {absent[0]!r}" if absent else None
+    return None if manifest.is_file() else how_to_get(card)
+
+
+def how_to_get(card: Card) -> str:
+    """What a user must do to have a card's data."""
+    source, index = card.source, f"earmark data index {card.name} --root FOLDER"
+    if source.unavailable:
+        return f"{card.name} cannot be had: {source.unavailable}"
+    if source.ask:
+        return f"{card.name} is not here: its owners give it at {source.ask}; then run: {index}"
+    return f"{card.name} is not here; run: earmark data get {card.name} (or, where you have it: {index})"
+
+
+def folder_of(card: Card) -> Path:
+    """Where `earmark data get` and `index` put what a card needs."""
+    return home() / "data" / card.name
+
+
+def manifest_of(card: Card) -> Path:
+    """The manifest that has a card's clips."""
+    if card.source.manifest:
+        return Path(card.source.manifest)
+    if card.source.folder == "sampler":
+        return SAMPLER / "manifest.csv"
+    if card.source.folder == "EARMARK_DATA":
+        folder = data_folder()
+        if folder is None:
+            raise DataError(f"data missing: {card.name} is in the folder EARMARK_DATA, and that is not set")
+        return folder / "manifest.csv"
+    return folder_of(card) / "manifest.parquet"
 
 
 def load(card: Card, limit: int | None = None, seed: int = 0) -> Dataset:
     """The clips of a card; with a limit, a subset that is stratified by label and drawn by the seed."""
-    there = read_manifest(_manifest(_present(card)))
-    clips = [clip for name in card.source.names for clip in there[name]]
+    if why := lacking(card):
+        raise DataError(f"data missing: {why}")
+    there = read_manifest(manifest_of(card))
+    clips = [clip for name in card.source.names or there for clip in there[name]]
     return at_most(_dataset(card, [_with(clip, card.columns) for clip in clips], None), limit, seed)
 
 

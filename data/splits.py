@@ -66,8 +66,17 @@ def _crowding(held: Mapping[str, int], labels: Mapping[str, int]) -> int:
 
 
 def group_of(clip: Clip, by: str) -> str:
-    """What a clip must not be parted from: its value in a column; `group` where the manifest has none, its path."""
-    return clip.group if by == "group" else clip.fields.get(by) or clip.id
+    """What a clip must not be parted from: its value in a column; as `group` the clip's own.
+
+    Raises ValueError where it has none: clips would be held out alone, and their speaker would be on both sides.
+    """
+    if by == "group":
+        return clip.group
+    if not clip.fields.get(by):
+        raise ValueError(
+            f"{clip.id} has no {by}, by which its card holds out; index the dataset from a layout that has it"
+        )
+    return clip.fields[by]
 
 
 def leaks(dataset: Dataset, task: Task, by: str = "group") -> dict[str, set[str]]:

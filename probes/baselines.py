@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-DRAWS = 100
+DRAWS = 50
 
 
 def majority(values: np.ndarray, classes: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Events: lists of labels with times as frames and back, and the segment-based F1 of them, counted by sed_eval.
 
-Source: Mesaros et al., "Metrics for polyphonic sound event detection", Applied Sciences 2016. Times are in seconds; frame t
-of a rate r stands for [t / r, (t + 1) / r).
+Source: Mesaros et al., "Metrics for polyphonic sound event detection", Applied Sciences 2016.
+Times are in seconds; frame t of a rate r stands for [t / r, (t + 1) / r).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def folds(sides: Sequence[str], groups: Sequence[str], labels: Sequence[str] | N
         if not (len(fold.train) and len(fold.valid) and len(fold.test)):
             raise SplitError(
                 f"{len(fold.train)} clips to learn from, {len(fold.valid)} to choose by, {len(fold.test)} to test: "
-                "none may be 0; use more clips (--limit, --preset paper) or other folds (held_out in the dataset's card)"
+                "none may be 0; use more clips (--limit, --preset paper) or other folds (held_out of its card)"
             )
     return made
 

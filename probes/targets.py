@@ -1,4 +1,4 @@
-"""Targets: the labels of a task as arrays. What a label means is the dataset's; train and test are not told apart here."""
+"""Targets: the labels of a task as arrays. What a label means is the dataset's; train and test are not told apart."""
 
 from __future__ import annotations
 

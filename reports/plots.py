@@ -43,6 +43,30 @@ def curves(lines: Mapping[str, Curve], title: str, x_label: str, y_label: str, l
     return png(figure)
 
 
+def radar(lines: Mapping[str, Mapping[str, float]], title: str) -> bytes:
+    """Values from 0 to 1 around a circle, a line a name: name -> axis -> value, the same axes for all. Returns a PNG.
+
+    Raises ValueError for fewer than three axes, or lines with different ones.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    axes_of = [tuple(line) for line in lines.values()]
+    if not axes_of or len(axes_of[0]) < 3 or len(set(axes_of)) > 1:
+        raise ValueError("a radar plot needs lines with the same axes, and at least three of these")
+    angles = np.linspace(0, 2 * np.pi, len(axes_of[0]), endpoint=False)
+    figure = Figure(figsize=(7, 6), dpi=100, layout="constrained")
+    axes = figure.add_subplot(projection="polar")
+    for name, line in lines.items():
+        values = [*line.values()]
+        axes.plot([*angles, angles[0]], [*values, values[0]], marker=".", label=name)
+    axes.set_xticks(angles, axes_of[0], fontsize="small")
+    axes.set_ylim(0, 1)
+    axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    return png(figure)
+
+
 def png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     written = io.BytesIO()

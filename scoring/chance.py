@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from earmark.probes.targets import Targets
 from earmark.reports.intervals import jackknife_interval, mean_with_interval
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Labelled, seconds_of, segment_counts_of
+from earmark.scoring.probes import Labelled, seconds_of, segment_counts_of, tested_clips
 
 
-def chance(items: Labelled, tested: np.ndarray, resolution_s: float | None, average: str = "macro") -> dict[str, Found]:
+@functools.lru_cache(maxsize=64)  # the same for every codec, protocol and kind of latents
+def chance(items: Labelled, resolution_s: float | None = None, average: str = "macro") -> Mapping[str, Found]:
     """By metric: always the most frequent class; scores at random; the mean; every event all the time; a coin.
 
-    tested: which of the clips are; resolution_s, average: as the events are scored.
+    Over the clips that are tested; resolution_s, average: as the events are scored.
     """
-    kind, n = items.task.kind, int(tested.sum())
+    kind = items.task.kind
+    tested = [*range(len(items.clips))] if kind == "verification" else tested_clips(items.folds())
+    n = len(tested)
     if kind == "verification":
         return {"eer": Found(0.5, math.nan, math.nan, "by definition", n)}
     if kind == "regression":
@@ -25,7 +30,7 @@ def chance(items: Labelled, tested: np.ndarray, resolution_s: float | None, aver
     aims = items.targets()
     if kind == "events":
         assert resolution_s is not None
-        return {"segment_f1": _always(items, aims, resolution_s, average)}
+        return {"segment_f1": _always(items, aims, tested, resolution_s, average)}
     values = aims.values[tested]
     return _majority(values, aims) if kind == "classification" else _random(values)
 
@@ -58,15 +63,15 @@ def _random(values: np.ndarray) -> dict[str, Found]:
     return found
 
 
-def _always(items: Labelled, aims: Targets, resolution_s: float, average: str) -> Found:
+def _always(items: Labelled, aims: Targets, tested: Sequence[int], resolution_s: float, average: str) -> Found:
     from earmark.probes.events import f1
 
     always = [
         [{"label": name, "onset_s": 0.0, "offset_s": seconds_of(clip, true)} for name in aims.names]
         for clip, true in zip(items.clips, aims.events, strict=True)
     ]
-    counts = dict(enumerate(segment_counts_of(items, aims, always, resolution_s)))
-    by_clip = {str(clip): count for clip, count in counts.items()}
+    counts = segment_counts_of(items, aims, always, resolution_s)
+    by_clip = {str(clip): counts[clip] for clip in tested}
     alone = {clip: clip for clip in by_clip}
     interval = jackknife_interval(lambda part: f1(np.sum(part, axis=0), average), by_clip, alone)
     return Found(*interval, len(by_clip))

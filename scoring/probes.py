@@ -28,7 +28,7 @@ from earmark.store.shards import Outcome
 from earmark.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labelled:
     """The clips of a dataset that a task has a label and a side for, in the manifest's order."""
 
@@ -37,6 +37,15 @@ class Labelled:
     clips: tuple[Clip, ...]
     labels: tuple[str, ...]
     sides: tuple[str, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Labelled) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple:
+        return self.dataset.fingerprint, self.task, tuple(clip.id for clip in self.clips)
 
     def folds(self, seed: int = 0) -> list[Fold]:
         """Indices into `clips`: of what is learned from, chosen by, tested on."""
@@ -60,6 +69,11 @@ def labelled(dataset: Dataset, task: Task) -> Labelled:
     return Labelled(
         dataset, task, clips, tuple(c.fields[task.target] for c in clips), tuple(where[c.id] for c in clips)
     )
+
+
+def tested_clips(split: Sequence[Fold]) -> list[int]:
+    """The clips that some fold tests, in order."""
+    return sorted({int(clip) for fold in split for clip in fold.test})
 
 
 # -- features ---------------------------------------------------------------------------------------------------------

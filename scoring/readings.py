@@ -20,7 +20,7 @@ from earmark.probes import protocol as protocols
 from earmark.reports.intervals import jackknife_interval, mean_with_interval
 from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Labelled, Read, features, labelled, read_out
+from earmark.scoring.probes import Labelled, Read, features, labelled, read_out, tested_clips
 from earmark.store.store import Store
 
 BASELINE = "logmel"  # the encoder that a learned one must beat
@@ -38,40 +38,25 @@ class Reading:
 
 def readings(entry: Entry, dataset: Dataset, task_kind: str, protocol: str, store: Store) -> Iterator[Reading]:
     """Every score of a protocol for the tasks of a kind: by task, by kind of latents, by metric."""
-    for task in dataset.card.tasks:
-        if task.kind == task_kind:
-            items = labelled(dataset, task)
-            for kind in entry.info.latent_kinds:
-                yield from _of_kind(entry, kind, items, protocol, store)
-
-
-def _of_kind(entry: Entry, kind: str, items: Labelled, protocol: str, store: Store) -> Iterator[Reading]:
-    found = _measured(entry, kind, items, protocol, store)
-    unheard = chance(items, _tested(items), **_of_events(items, protocol))
-    beside = {} if entry.name == BASELINE else _measured(_baseline(), "unquantized", items, protocol, store)
     title = f"{protocols.load(protocol).title}, version {protocols.load(protocol).version}"
-    for metric, value in found.items():
-        compared = {"without listening": unheard.get(metric), "log-mel": beside.get(metric)}
-        notes = [*value.notes, *_flag(protocol), *compared(metric, value, compared)]
-        yield Reading(
-            metric, f"{items.task.name}_{protocol}_{kind.replace(':', '')}", title, replace(value, notes=notes)
-        )
-
-
-def _baseline() -> Entry:
-    return registry.find(BASELINE)
+    for task in dataset.card.tasks:
+        if task.kind != task_kind:
+            continue
+        items = labelled(dataset, task)
+        unheard = chance(items, **_of_events(items, protocol))
+        is_baseline = entry.name == BASELINE
+        beside = {} if is_baseline else _measured(registry.find(BASELINE), "unquantized", items, protocol, store)
+        for kind in entry.info.latent_kinds:
+            for metric, value in _measured(entry, kind, items, protocol, store).items():
+                others = {"without listening": unheard[metric], "log-mel": beside.get(metric)}
+                notes = [*value.notes, *_flag(protocol), *compared(metric, value, others)]
+                variant = f"{task.name}_{protocol}_{kind.replace(':', '')}"
+                yield Reading(metric, variant, title, replace(value, notes=notes))
 
 
 def _flag(protocol: str) -> list[str]:
     flag = protocols.load(protocol).flag
     return [flag] if flag else []
-
-
-def _tested(items: Labelled) -> np.ndarray:
-    """Which of the clips are tested, bool [N]."""
-    if items.task.kind == "verification":
-        return np.ones(len(items.clips), bool)
-    return np.isin(np.arange(len(items.clips)), np.concatenate([fold.test for fold in items.folds()]))
 
 
 def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
@@ -83,8 +68,8 @@ def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
 
 
 def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
-    """What stands beside a score, and whether it is no better: not beyond the other's interval, or,
-    where that is a number without one, not beyond it with the whole of its own.
+    """What stands beside a score, and whether it is no better: not beyond the other's interval; beside a number without
+    one, not beyond it with the whole of its own.
     """
     notes, sign = [], 1 if METRICS[metric].higher_is_better else -1
     for name, other in beside.items():
@@ -136,7 +121,7 @@ def _by_seed(items: Mapping[str, Any]) -> list[str]:
 def _of_counts(read: Read, average: str) -> Found:
     from earmark.probes.events import f1
 
-    items = {clip.id: read.counts[:, at] for at, clip in enumerate(read.of.clips)}
+    items = {read.of.clips[at].id: read.counts[:, at] for at in tested_clips(read.of.folds())}
 
     def of(counts: Sequence[np.ndarray]) -> float:
         return float(np.mean([f1(by_seed, average) for by_seed in np.sum(counts, axis=0)]))

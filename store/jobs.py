@@ -166,6 +166,6 @@ def _halved(array: np.ndarray) -> np.ndarray:
 
 def prepare(clip: Clip, sample_rate: int | None, channels: int) -> Audio:
     """A clip as a codec is given it: float32 [C, L] with its channels and rate (None: the clip's own), and the rate."""
-    wav, clip_rate = audio.read(clip.path, clip.sha256)
+    wav, clip_rate = audio.read_clip(clip)
     rate = sample_rate or clip_rate
     return Audio(audio.resample(audio.to_channels(wav, channels), clip_rate, rate), rate)

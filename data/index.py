@@ -1,0 +1,172 @@
+"""Manifests made: from what a layout's reader finds to a Parquet manifest with checksums, lengths and segments."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from earmark.data import layouts
+from earmark.data.errors import DataError
+from earmark.data.layouts import LayoutError, Row
+from earmark.data.manifest import Part, read_manifest, write_manifest
+from earmark.data.schema import Card, Segments
+
+READERS = 8  # files read at once: checksums wait for the disk
+
+
+class Header(NamedTuple):
+    """What an audio file says of itself."""
+
+    seconds: float
+    sample_rate: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What was written: the manifest, its rows, and the files that are no audio, with why."""
+
+    manifest: Path
+    rows: int
+    unreadable: dict[str, str]
+
+
+def index(card: Card, root: Path, manifest: Path, notify: Callable[[int], None] | None = None) -> Indexed:
+    """Build a card's manifest from its files below a folder; `notify` is told how many rows are done.
+
+    Audio that is only in tables (Arrow, Parquet) is written beside the manifest, as it is. Raises DataError where the
+    folder has none of the card's layouts, with what each looked for.
+    """
+    unreadable: dict[str, str] = {}
+    rows = []
+    found = _found(card, root)
+    with ThreadPoolExecutor(READERS) as pool:
+        for done, made in enumerate(pool.map(lambda row: _described(card, root, manifest.parent, row), found), 1):
+            columns, why = made
+            if why:
+                unreadable[columns["path"]] = why
+            rows += _segments(columns, card.segments)
+            if notify:
+                notify(done)
+    write_manifest(manifest, rows, root.resolve())
+    read_manifest.cache_clear()
+    return Indexed(manifest, len(rows), unreadable)
+
+
+def _found(card: Card, root: Path) -> list[Row]:
+    """The rows of the first of the card's layouts that the folder has."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; --root is the folder that {card.name} was unpacked to")
+    looked = []
+    for layout in card.layouts:
+        try:
+            return [*layouts.read(layout, root)]
+        except LayoutError as error:
+            looked.append(f"  {layout.reader}: {error}")
+    raise DataError("\n".join([f"{root}: not laid as {card.name} is published. Looked for:", *looked]))
+
+
+def _described(card: Card, root: Path, beside: Path, row: Row) -> tuple[dict[str, str], str | None]:
+    """A row's columns with its checksum and what its header says; and why it cannot be read, where it cannot."""
+    columns = {"path": row.path, "dataset": card.name, "domain": card.domain, **row.columns}
+    if row.member:
+        columns |= {"member": row.member, "offset": str(row.offset), "size": str(row.size)}
+    if row.content is not None:
+        columns["path"] = str(_kept(row, beside).resolve())
+    path, part = root / columns["path"], Part(offset=row.offset, size=row.size, member=row.member)
+    try:
+        columns["sha256"], header = look(path, part)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        columns["sha256"] = _sha256(path, part)
+        return columns, str(error)
+    lengths = {"seconds": f"{header.seconds:.6g}", "sample_rate": header.sample_rate, "channels": header.channels}
+    return columns | {name: str(value) for name, value in lengths.items()}, None
+
+
+def _kept(row: Row, folder: Path) -> Path:
+    """The file that audio without one is written to."""
+    assert row.content is not None
+    path = folder / "audio" / row.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.stat().st_size != len(row.content):
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(row.content)
+        part.replace(path)
+    return path
+
+
+def look(path: Path, part: Part | None = None) -> tuple[str, Header]:
+    """Checksum and header of a file, or of a member of an archive. Raises ValueError where it is no audio."""
+    part = part or Part()
+    if part.offset is None:
+        return _sha256(path, part), header(path, part.name(path))
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        content = file.read(part.size)
+    return hashlib.sha256(content).hexdigest(), header(io.BytesIO(content), part.name(path))
+
+
+def _sha256(path: Path, part: Part) -> str:
+    with path.open("rb") as file:
+        if part.offset is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(part.offset)
+        return hashlib.sha256(file.read(part.size)).hexdigest()
+
+
+def header(file: Path | io.BytesIO, name: Path) -> Header:
+    """Length, rate and channels of an audio file; little of it is read. Raises ValueError where it is none."""
+    import av
+    import soundfile
+
+    try:
+        info = soundfile.info(file)
+        return Header(info.frames / info.samplerate, info.samplerate, info.channels)
+    except soundfile.LibsndfileError:
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+    try:
+        with av.open(file if isinstance(file, io.BytesIO) else str(file)) as container:
+            stream = container.streams.audio[0]
+            length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+            return Header(float(length), stream.rate, stream.channels)
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{name}: not readable as audio ({error})") from error
+
+
+def _segments(columns: dict[str, str], rule: Segments | None) -> Iterator[dict[str, str]]:
+    """The rows of a recording: itself, or its segments of whole length; one shorter than a segment stays whole."""
+    total = float(columns.get("seconds") or 0)
+    if rule is None or not total:
+        yield columns
+        return
+    end = min(total, rule.first_s or total)
+    step = min(rule.segment_s or end, end)
+    if step >= total:
+        yield columns
+        return
+    for at in range(int(end / step + 1e-9)):
+        start, stop = at * step, (at + 1) * step
+        part = {"start_s": f"{start:g}", "end_s": f"{stop:g}", "seconds": f"{step:g}"}
+        yield columns | part | _events(columns.get("events"), start, stop)
+
+
+def _events(events: str | None, start: float, stop: float) -> dict[str, str]:
+    """Those events that are heard in a segment, by its own clock."""
+    if not events:
+        return {}
+    heard: Iterable[dict[str, Any]] = json.loads(events)
+    cut = [
+        event | {"onset_s": max(event["onset_s"] - start, 0.0), "offset_s": min(event["offset_s"], stop) - start}
+        for event in heard
+        if event["onset_s"] < stop and event["offset_s"] > start
+    ]
+    return {"events": json.dumps(cut)}

@@ -1,0 +1,84 @@
+"""Datasets whose labels are in tables (CSV, TSV, JSON) beside the audio."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed
+from earmark.data.layouts.rows import table as text_table
+from earmark.data.manifest import as_text
+
+
+def read(
+    root: Path,
+    tables: Mapping[str, str] | str,
+    path: str,
+    columns: Mapping[str, str] | None = None,
+    separator: str = ",",
+    header: Sequence[str] | None = None,
+    values: Mapping[str, Mapping[str, str]] | None = None,
+    tags: Mapping[str, Sequence[str]] | None = None,
+    side: str = "split",
+    missing: str = "error",
+    match: str = "",
+    folders: Mapping[str, str] | None = None,
+    optional: Sequence[str] = (),
+    commas: Sequence[str] = (),
+) -> Iterator[Row]:
+    """Each line of each table is a clip.
+
+    tables: a pattern, or side -> pattern. path: where the audio is, of the table's columns and `{side}`, as in
+    `clips/{path}`; relative to the root, and it may hold wildcards. columns: our name -> theirs. values: column -> code
+    -> word. tags: our name -> their columns of 0 and 1, joined by semicolons. side: our column for the table's name.
+    match: the named groups that are found in the audio's path are columns too. folders: `{folder}` of each side.
+    optional: columns that not every table has. commas: columns whose labels are parted by commas.
+    missing: `skip` where the publishers say that some files of the table are not in the dataset.
+    """
+    named = tables.items() if isinstance(tables, Mapping) else [("", tables)]
+    for name, pattern in named:
+        for file in find(root, pattern):
+            for line in _lines(file, separator, header):
+                audio = _audio(
+                    root, path.format(side=name, folder=(folders or {}).get(name, name), **line), file, missing
+                )
+                if audio is None:
+                    continue
+                wanted = {ours: key for ours, key in (columns or {}).items() if key in line or ours not in optional}
+                found = renamed(line, wanted, file)
+                found |= {ours: found[ours].replace(",", ";") for ours in commas}
+                in_path = re.search(match, audio) if match else None
+                found |= in_path.groupdict() if in_path else {}
+                found |= {ours: _joined(line, theirs, file) for ours, theirs in (tags or {}).items()}
+                yield Row(audio, mapped(({side: name} if name else {}) | found, values or {}, file))
+
+
+def _audio(root: Path, name: str, file: Path, missing: str) -> str | None:
+    """The path of a clip, relative to the root."""
+    if not set("*?[") & set(name):
+        if (root / name).is_file():
+            return name
+        found = []
+    else:
+        found = sorted(root.glob(name))
+    if not found:
+        if missing == "skip":
+            return None
+        raise LayoutError(f"{file}: {root / name} is not there; get the dataset again, whole")
+    return relative(found[0], root)
+
+
+def _joined(line: Mapping[str, str], names: Sequence[str], file: Path) -> str:
+    return ";".join(name for name, flag in renamed(line, {name: name for name in names}, file).items() if flag == "1")
+
+
+def _lines(file: Path, separator: str, header: Sequence[str] | None) -> Iterable[dict[str, str]]:
+    if file.suffix not in (".json", ".jsonl"):
+        return text_table(file, separator, header)
+    text = file.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines() if line] if file.suffix == ".jsonl" else json.loads(text)
+    if isinstance(rows, dict):  # id -> what is known of it
+        rows = [{"id": key, **value} for key, value in rows.items()]
+    return [{name: as_text(value) for name, value in row.items()} for row in rows]
