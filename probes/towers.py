@@ -175,7 +175,7 @@ class _Pairs:
         with seeded(seed):
             dim = len(captioned.means[int(fold.train[0])])
             self.model = TwoTowers(dim, self.texts.text_dim, len(self.texts), hidden).to(device)
-        self.centre, self.spread = self._scale() if recipe.standardise else (0.0, 1.0)
+        self.centre, self.spread = self._scale(recipe.standardise)
 
     def taught(self, recipe: Recipe, rate: float, seed: int, beat: Beat) -> float:
         """Train; the error on the validation clips: how many queries' answers are not at the top, or the loss."""
@@ -229,7 +229,10 @@ class _Pairs:
         batch, lengths = padded(tokens)
         return self.model.of_texts(batch.to(self.device), lengths.to(self.device))
 
-    def _scale(self) -> tuple[Tensor, Tensor]:
+    def _scale(self, standardise: bool) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [D] of the training clips; 0 and 1 where they stay as they are."""
         x = torch.from_numpy(np.stack([self.captioned.means[int(clip)] for clip in self.fold.train])).float()
+        if not standardise:
+            return torch.zeros_like(x[0]), torch.ones_like(x[0])
         deviation = x.std(0, correction=0)
         return x.mean(0), torch.where(deviation < 1e-6, torch.ones_like(deviation), deviation)

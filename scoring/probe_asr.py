@@ -170,13 +170,14 @@ def _recipe(protocol: Protocol, mode: str, preset: str) -> Recipe:
     return protocol.recipes.get(f"{name}_{preset}") or protocol.recipes[name]
 
 
-def modes(entry: Entry, every: bool) -> list[str]:
-    """The kinds of latents that a speech probe hears: all but layers; without `every` the one that comes nearest to
-    what the codec's decoder is given.
+def modes(entry: Entry, preset: str) -> list[str]:
+    """The kinds of latents that a speech probe hears: all; in the quick preset what the codec's decoder is given, and of
+    an encoder its last.
     """
-    found = [kind for kind in ("quantized", "unquantized", "codebook:0") if kind in entry.info.latent_kinds]
-    found = found or list(entry.info.latent_kinds[-1:])
-    return found if every else found[:1]
+    kinds = list(entry.info.latent_kinds)
+    if preset != "quick":
+        return kinds
+    return [kind for kind in ("quantized", "unquantized") if kind in kinds][:1] or kinds[-1:]
 
 
 def _heard(of: Labelled, frames: Frames, recipe: Recipe, store: Store, seed: int) -> Outcome:

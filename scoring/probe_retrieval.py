@@ -53,7 +53,7 @@ def _of_kind(found: _Found, logmel: _Found | None, name: str, protocol: str) -> 
     for k, way in itertools.product(AT, WAYS):
         value = _recall(found, way, k)
         if value.n:
-            beside = {"at random": _chance(found, way, k), "log-mel": logmel and _recall(logmel, way, k)}
+            beside = {"at random": _chance(found, way, k), "log-mel": _recall(logmel, way, k) if logmel else None}
             notes = (*value.notes, *compared(f"recall_at_{k}{head}", value, beside))
             variant = f"{way}_{name.replace(':', '')}"
             yield Reading(f"recall_at_{k}{head}", variant, title, replace(value, notes=notes))

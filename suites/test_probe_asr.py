@@ -6,7 +6,7 @@ learns little: then the score says that it is not above its baseline, the one te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,12 +25,12 @@ PAPER = pytest.mark.preset("paper")
 
 @pytest.fixture
 def heard(request, codec: Entry, training_set: Dataset, store, scores):
-    """`heard(protocol, modes, head)`: the error rates of each mode, recorded, for every speech task of the dataset."""
+    """`heard(protocol, modes)`: the error rates of each mode (by default of all kinds of latents), recorded."""
     preset = request.config.option.preset
 
-    def measure(protocol: str, kinds: list[str], head: str = "ctc") -> Iterator[Score]:
+    def measure(protocol: str, kinds: Sequence[str] = (), head: str = "ctc") -> Iterator[Score]:
         for task in training_set.card.tasks:
-            for mode in kinds if task.kind == "asr" else ():
+            for mode in (kinds or modes(codec, preset)) if task.kind == "asr" else ():
                 of_task = (training_set, task, protocol, preset, store)
                 found = words(codec, mode, *of_task)
                 logmel = logmel_words(codec, *of_task) if preset == "paper" else None
@@ -42,9 +42,9 @@ def heard(request, codec: Entry, training_set: Dataset, store, scores):
     return measure
 
 
-def test_words_in_latents(codec, heard, gate):
+def test_words_in_latents(heard, gate):
     """Error rates of a recurrent CTC probe on latents: ours, the same budget for every codec."""
-    gate(*heard("earmark", modes(codec, every=False)))
+    gate(*heard("earmark"))
 
 
 @ON_TOKENS
@@ -54,9 +54,9 @@ def test_words_in_tokens(heard, gate):
 
 
 @PAPER
-def test_words_in_latents_conformer(codec, heard, gate):
+def test_words_in_latents_conformer(heard, gate):
     """Error rates of a Conformer CTC probe on latents."""
-    gate(*heard("earmark-conformer", modes(codec, every=True)))
+    gate(*heard("earmark-conformer"))
 
 
 @PAPER
@@ -74,9 +74,9 @@ def test_words_in_tokens_audiocodecbench(heard, gate):
 
 
 @PAPER
-def test_words_in_latents_codecbench(codec, heard, gate):
+def test_words_in_latents_codecbench(heard, gate):
     """Error rates as CodecBench measures them: two recurrent layers on latents, characters, CTC."""
-    gate(*heard("codecbench", modes(codec, every=False)))
+    gate(*heard("codecbench"))
 
 
 @PAPER
@@ -88,6 +88,6 @@ def test_words_in_tokens_codecbench(heard, gate):
 
 @PAPER
 @pytest.mark.metric("wer_lm")
-def test_words_in_latents_xares(codec, heard, gate):
+def test_words_in_latents_xares(heard, gate):
     """Error rates as X-ARES measures them: a frozen language model that reads adapted latents."""
-    gate(*heard("xares", modes(codec, every=False), head="lm"))
+    gate(*heard("xares", head="lm"))
