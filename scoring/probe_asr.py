@@ -171,8 +171,8 @@ def _recipe(protocol: Protocol, mode: str, preset: str) -> Recipe:
 
 
 def modes(entry: Entry, preset: str) -> list[str]:
-    """The kinds of latents that a speech probe hears: all; in the quick preset what the codec's decoder is given, and of
-    an encoder its last.
+    """The kinds of latents that a speech probe hears: all; in the quick preset what the decoder is given, and of an
+    encoder the last.
     """
     kinds = list(entry.info.latent_kinds)
     if preset != "quick":

@@ -50,7 +50,7 @@ def spoken(texts, seed=0):
 
 
 def coded(texts):
-    """Codes that carry the words: of each character its place in the alphabet in two codebooks, then a frame of none."""
+    """Codes that carry the words: two frames of each character's place in the alphabet, then one of none."""
     numbers = ([(" abcdefghijklmnopqrstuvwxyz".index(c)) for c in text] for text in texts)
     return [np.array([pair for n in of for pair in [(n % 6, n // 6)] * 2 + [(NO_CODE, NO_CODE)]]) for of in numbers]
 
