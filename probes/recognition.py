@@ -135,19 +135,21 @@ def _hear(learner: Learner, clips: Sequence[int] | np.ndarray, beat: Beat) -> li
     return heard
 
 
-def error_rate(spoken: Sequence[str], heard: Sequence[str]) -> float:
-    """Character errors over characters, of all clips together."""
-    found = [character_errors(*pair, normalised=str) for pair in zip(spoken, heard, strict=True) if pair[0]]
-    return sum(errors for errors, _ in found) / max(1, sum(count for _, count in found))
+def error_rate(
+    spoken: Sequence[str], heard: Sequence[str], errors: Callable[..., tuple[int, int]] = character_errors
+) -> float:
+    """Errors over characters (or words) of all clips together; texts are normalised already."""
+    found = [errors(*pair, normalised=str) for pair in zip(spoken, heard, strict=True) if pair[0]]
+    return sum(wrong for wrong, _ in found) / max(1, sum(count for _, count in found))
 
 
-def always(texts: Sequence[str], most: int = 200) -> str:
+def always(texts: Sequence[str], errors: Callable[..., tuple[int, int]] = character_errors, most: int = 200) -> str:
     """The one text that errs least if it is given for every one of these: what a probe that hears nothing can do.
 
-    It is one of them: the shortest errs no more than silence. Of more than `most`, as many at even distances are tried.
+    It is silence or one of them; of more than `most`, as many at even distances are tried.
     """
     texts = [texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(most, len(texts))).astype(int))]
-    return min(sorted(set(texts)), key=lambda text: error_rate(texts, [text] * len(texts)))
+    return min(["", *sorted(set(texts))], key=lambda text: error_rate(texts, [text] * len(texts), errors))
 
 
 def _learner(recipe: Recipe, speech: Speech, fold: Fold, seed: int, device: str) -> Learner:

@@ -39,20 +39,21 @@ from earmark.store.store import Store
 
 TOKENS = "tokens"  # the mode in which a probe is given codes and not latents
 MEMORY = 4_000_000_000  # bytes of frames that stay in memory; what is beyond is read again for every batch
+_COUNTS: dict[str, Callable] = {"wer": content.word_errors, "cer": content.character_errors}
 SHOWN = 3  # clips that a note names
 
 
 @dataclass(frozen=True)
 class Words:
-    """What one probe heard: of each test clip the texts (one a seed), what would be said without hearing anything, and
-    whatever a reader should know.
+    """What one probe heard: of each test clip the texts (one a seed); what would be said without hearing anything, for
+    the fewest word and for the fewest character errors; and whatever a reader should know.
     """
 
     labelled: Labelled
     language: str
     prescribed: str
     heard: Mapping[str, Sequence[str]]
-    always: Mapping[str, str]
+    always: Mapping[str, Mapping[str, str]]
     errors: Mapping[str, str]
     no_answer: Mapping[str, str]
     notes: Sequence[str] = ()
@@ -81,7 +82,8 @@ class Words:
 
         head: what the metric's name has beside that (`wer_ctc`); logmel: what the same probe heard in log-mel spectra.
         """
-        deaf = replace(self, heard={clip: [text] for clip, text in self.always.items()}, errors={}, no_answer={})
+        constant = self.always["cer" if metric == "cer" else "wer"]
+        deaf = replace(self, heard={clip: [text] for clip, text in constant.items()}, errors={}, no_answer={})
         value, unheard = self._found(metric), deaf._found(metric)
         beside = {"without listening": unheard, "log-mel": logmel._found(metric) if logmel else None}
         notes = compared(f"{metric}_{head}", value, beside)
@@ -99,7 +101,7 @@ class Words:
     def _rates(self, metric: str, heard: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], dict[str, float]]:
         """Errors a word (or character) of each clip, the mean over seeds, and how many there are to get wrong."""
         spoken = {clip.id: said for clip, said in zip(self.labelled.clips, _texts(self.labelled), strict=True)}
-        count: Callable = content.word_errors if metric == "wer" else content.character_errors
+        count = _COUNTS[metric]
         values, weights = {}, {}
         for clip, texts in heard.items():
             made = [count(spoken[clip], text, normalised=self._plain) for text in texts]
@@ -182,17 +184,19 @@ def modes(entry: Entry, preset: str) -> list[str]:
 
 def _heard(of: Labelled, frames: Frames, recipe: Recipe, store: Store, seed: int) -> Outcome:
     """Each fold's test clips as each seed's probe hears them, in one outcome."""
-    texts, heard, constant, notes = _texts(of), dict[str, list[str]](), dict[str, str](), Counter[str]()
+    texts, heard, notes = _texts(of), dict[str, list[str]](), Counter[str]()
+    constant: dict[str, dict[str, str]] = {metric: {} for metric in _COUNTS}
     speech, device = Speech(frames, texts, frames.sizes), store.device
     folds = of.folds()[: recipe.options.get("folds")]
     for fold in folds:
-        nothing = recognition.always([texts[clip] for clip in fold.train])
+        for metric, count in _COUNTS.items():
+            said = recognition.always([texts[clip] for clip in fold.train], count)
+            constant[metric] |= {of.clips[clip].id: said for clip in fold.test}
         for extra in range(recipe.seeds):
             with one_thread():
                 found = recognition.recognise(recipe, speech, fold, seed + extra, device, store.beat)
             for clip, text in found.texts.items():
                 heard.setdefault(of.clips[clip].id, []).append(text)
-                constant[of.clips[clip].id] = nothing
             notes.update(found.notes)
         notes.update(_left_out(of, found.left_out))
     notes.update(_seen(folds, texts))
