@@ -68,18 +68,19 @@ def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
 
 
 def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
-    """What stands beside a score, and whether it is no better: not beyond the other's interval; beside a number without
-    one, not beyond it with the whole of its own.
+    """What stands beside a score, and whether it is no better: not beyond the other's interval.
+
+    Where the other has none (a coin's 0.5 is no measurement), its value must lie beyond the score's own.
     """
     notes, sign = [], 1 if METRICS[metric].higher_is_better else -1
     for name, other in beside.items():
         if other is None:
             continue
-        interval = "" if math.isnan(other.low) else f" [{other.low:.3f}, {other.high:.3f}]"
-        notes.append(f"{name}: {other.value:.3f}{interval}")
-        end, own = (other.high, value.low) if sign > 0 else (other.low, value.high)
-        better = sign * own > sign * other.value if math.isnan(end) else sign * value.value > sign * end
-        if not better:
+        exact = math.isnan(other.low)
+        notes.append(f"{name}: {other.value:.3f}" + ("" if exact else f" [{other.low:.3f}, {other.high:.3f}]"))
+        nearer, farther = (value.low, other.high) if sign > 0 else (value.high, other.low)
+        mine = value.value if not exact or math.isnan(nearer) else nearer
+        if not sign * mine > sign * (other.value if exact else farther):
             notes.append(f"not better than {name}")
     return notes
 

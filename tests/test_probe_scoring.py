@@ -1,5 +1,6 @@
 """Probes joined to the store: what they are given, what stands beside a score, what is kept, what fails."""
 
+import math
 import re
 
 import numpy as np
@@ -153,6 +154,15 @@ def test_no_better_than_chance_is_beyond_its_interval():
     coin = {"without listening": Found(0.5, 0.4, 0.6, "", 10)}
     assert compared("eer", Found(0.39, 0, 1, "", 10), coin)[1:] == []
     assert compared("eer", Found(0.45, 0, 1, "", 10), coin)[1] == "not better than without listening"
+
+
+def test_chance_that_is_no_measurement_lies_beyond_the_own_interval():
+    beside = {"without listening": Found(0.5, math.nan, math.nan, "by definition", 10)}
+    assert compared("eer", Found(0.45, 0.4, 0.49, "", 10), beside) == ["without listening: 0.500"]
+    assert compared("eer", Found(0.45, 0.4, 0.51, "", 10), beside)[1:] == ["not better than without listening"]
+    zero = {"without listening": Found(0.0, math.nan, math.nan, "by definition", 10)}
+    assert compared("r2", Found(0.1, -0.1, 0.3, "", 10), zero)[1:] == ["not better than without listening"]
+    assert compared("r2", Found(0.1, 0.01, 0.3, "", 10), zero)[1:] == []
 
 
 def test_chance_by_hand(tones):
