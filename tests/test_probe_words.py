@@ -192,3 +192,21 @@ def test_recalls_are_kept(reading, store, monkeypatch):
     first = [(r.metric, r.variant, r.found.value) for r in probe_retrieval.recalls(*asked)]
     monkeypatch.setattr(towers, "retrieve", None)
     assert [(r.metric, r.variant, r.found.value) for r in probe_retrieval.recalls(*asked)] == first
+
+
+def test_aggregates_take_inverted_wer_and_the_recall_of_both_ways():
+    from types import SimpleNamespace
+
+    from earmark.reports.aggregate import results
+
+    named = {
+        "iwer_ctc_transcript_xares_quantized": 0.7,
+        "recall_at_1_both_caption_xares_quantized": 0.4,
+        "recall_at_1_audio_to_text_caption_xares_quantized": 0.3,
+        "wer_ctc_transcript_xares_quantized": 0.3,
+    }
+    scores = [
+        SimpleNamespace(codec="a", dataset="d", metric=name, value=value, n=9, time="") for name, value in named.items()
+    ]
+    found = results(scores, "xares", ["quantized"])["a"]
+    assert {task: result.value for (_, task), result in found.items()} == {"transcript": 0.7, "caption": 0.4}
