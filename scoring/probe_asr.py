@@ -179,7 +179,8 @@ def modes(entry: Entry, preset: str) -> list[str]:
     kinds = list(entry.info.latent_kinds)
     if preset != "quick":
         return kinds
-    return [kind for kind in ("quantized", "unquantized") if kind in kinds][:1] or kinds[-1:]
+    nearest = next((kind for kind in ("quantized", "unquantized") if kind in kinds), kinds[-1])
+    return [nearest]
 
 
 def _heard(of: Labelled, frames: Frames, recipe: Recipe, store: Store, seed: int) -> Outcome:
