@@ -69,7 +69,8 @@ def ours(root: Path) -> dict[str, float]:
     from earmark.scoring.probes import read_out
     from earmark.store.store import Store
 
-    store, entry, found = Store(root / "store", "cpu", "benchmark"), registry.find("logmel"), {}
+    store, entry = Store(root / "store", "cpu", "benchmark"), registry.find("logmel")
+    found: dict[str, float] = {}
     for name in DATASETS:
         items = items_of(name)
         for learner, protocol in {"mlp": "xares-as-published", "knn": "xares-knn"}.items():
@@ -93,7 +94,7 @@ def theirs(root: Path) -> dict[str, float]:
         def forward(self, audio: torch.Tensor) -> torch.Tensor:
             return torch.stack([model.of_clip(clip, 0).T for clip in audio])
 
-    found = {}
+    found: dict[str, float] = {}
     for name in DATASETS:
         config = TaskConfig(
             name=name,
@@ -165,8 +166,8 @@ def main() -> None:
             rows.append(pair)
             for side, (wall, processor, found) in pair.items():
                 print(f"turn {turn + 1} {side}: {wall:.1f} s, {processor:.1f} s of processor, {found}", flush=True)
-    for at, name in enumerate(("wall", "processor")):
-        ratios = [row["ours"][at] / row["theirs"][at] for row in rows]
+    for name, seconds in {"wall": lambda of: of[0], "processor": lambda of: of[1]}.items():
+        ratios = [seconds(row["ours"]) / seconds(row["theirs"]) for row in rows]
         print(f"{name}: {median(ratios):.2f} of the time ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

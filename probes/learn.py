@@ -115,14 +115,15 @@ def _task(recipe: Recipe, targets: Targets, features: Sequence, frame_rate: floa
     owners = np.arange(len(features))
     if recipe.learner in OF_FRAMES and frame_rate is None:
         raise ValueError(f"the learner {recipe.learner} is of frames and needs their rate")
+    rate = frame_rate or 0.0  # of means there is none
     if recipe.learner == "frames":
         x, weight = padded(features)
-        y = np.stack([events.frame_targets(of, targets.names, x.shape[1], frame_rate) for of in targets.events])
+        y = np.stack([events.frame_targets(of, targets.names, x.shape[1], rate) for of in targets.events])
         head = HEADS[recipe.options.get("head", "mlp")]
         build: Callable[[], nn.Module] = lambda: head(dimensions, outputs)  # noqa: E731
     elif recipe.learner == "conv":
         options = dict(recipe.options)
-        frames = round(options.pop("seconds") * frame_rate)  # type: ignore[operator]
+        frames = round(options.pop("seconds") * rate)
         x, owners = segments(features, frames)
         y, weight = targets.values[owners], np.ones(len(x), np.float32)
         build = lambda: Conv(dimensions, outputs, frames, **options)  # noqa: E731

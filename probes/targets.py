@@ -68,7 +68,7 @@ def _number(label: str) -> float:
 
 def _events(label: str) -> list[dict[str, Any]]:
     try:
-        found = [
+        found: list[dict[str, Any]] = [
             {"label": str(event["label"]), "onset_s": float(event["onset_s"]), "offset_s": float(event["offset_s"])}
             for event in json.loads(label)
         ]

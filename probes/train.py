@@ -72,7 +72,7 @@ class Trainer:
         self.device = examples.x.device
         models = [_seeded(build, run.seed).to(self.device) for run in runs]
         self.model = models[0]
-        stacked, _ = stack_module_state(models)  # type: ignore[arg-type]
+        stacked, _ = stack_module_state(models)
         self.parameters: Stacked = {name: value.detach() for name, value in stacked.items()}
         self.rates = torch.tensor([run.rate for run in runs], device=self.device)
         self.orders = [torch.Generator().manual_seed(run.seed) for run in runs]

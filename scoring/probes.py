@@ -147,8 +147,8 @@ def read_out(entry: Entry, kind: str, items: Labelled, protocol: str, store: Sto
     )
     job = Job("earmark.scoring.probes:read_out", entry, f"{kind} {items.task.name} {protocol}", version=version)
     made = store.whole(job, lambda: _train(found, entry, recipe, store))
-    arrays = (made.arrays.get(name, np.zeros(0)) for name in ("said", "counts"))
-    return Read(found.of, *arrays, found.errors, json.loads(made.facts["facts"]))
+    said, counts = (made.arrays.get(name, np.zeros(0)) for name in ("said", "counts"))
+    return Read(found.of, said, counts, found.errors, json.loads(made.facts["facts"]))
 
 
 def sources() -> str:

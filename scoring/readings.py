@@ -150,5 +150,8 @@ def _groups(items: Labelled) -> dict[str, str]:
     return {clip.id: clip.group for clip in items.clips}
 
 
-def _found(interval: tuple, n: int, read: Read, notes: list[str], values: Mapping[str, float]) -> Found:
+Interval = tuple[float, float, float, str]
+
+
+def _found(interval: Interval, n: int, read: Read, notes: list[str], values: Mapping[str, float]) -> Found:
     return Found(*interval, n, values=values, errors=read.errors, notes=notes)
