@@ -68,10 +68,11 @@ def fit(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Chance by the seed, on all devices; as it was afterwards."""
+    """Chance by the seed, on the CPU and the device in use; as it was afterwards."""
     import torch
 
-    with torch.random.fork_rng(enabled=True):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
 
@@ -127,7 +128,8 @@ class _Best:
         self.model.eval()
         error = self.validate()
         if error < self.error or not self.state:
-            frozen = {name for name, weight in self.model.named_parameters() if not weight.requires_grad}
+            named = self.model.named_parameters(remove_duplicate=False)  # tied weights have two names
+            frozen = {name for name, weight in named if not weight.requires_grad}
             state = {name: value for name, value in self.model.state_dict().items() if name not in frozen}
             self.error, self.state = error, copy.deepcopy(state)
 

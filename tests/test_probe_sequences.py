@@ -330,6 +330,18 @@ def test_the_best_check_is_kept_and_not_the_last():
     assert kept != fitted(line(epochs=3))[0]
 
 
+def test_frozen_weights_are_not_copied():
+    """Half a gigabyte of a language model's embeddings, which have two names, at every check."""
+    from earmark.probes.fitting import _Best
+
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2, bias=False) for name in ("lm", "head", "adapter")})
+    model["lm"].requires_grad_(False)
+    model["head"].weight = model["lm"].weight
+    best = _Best(model, lambda: 1.0)
+    best.check()
+    assert set(best.state) == {"adapter.weight"}
+
+
 def test_a_loss_that_is_not_finite_ends_the_training():
     model = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="smaller learning rate"):
