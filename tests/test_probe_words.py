@@ -1,5 +1,7 @@
 """Speech and retrieval probes joined to the store: who is on which side, what is counted, what is kept, what fails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -160,6 +162,32 @@ def test_two_languages_are_an_error(reading, store):
     mixed = labelled(cards._dataset(reading.card, clips, None), TASK)
     with pytest.raises(ValueError, match="transcripts in en, zh"):
         probe_asr.language_of(mixed)
+
+
+def test_another_vocabulary_is_another_protocol(reading, store, monkeypatch, tmp_path):
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    subwords = FEW.model_copy(update={"steps": 1, "options": FEW.options | {"vocabulary": "speech2text", "folds": 1}})
+    monkeypatch.setattr(probe_asr, "_recipe", lambda protocol, mode, preset: subwords)
+    found = heard_in("logmel", "unquantized", reading, store)
+    assert found.protocol == "earmark-characters"
+    assert found.title == "Earmark's probe, characters, version 1"
+    assert any("hf download" in note for note in found.found("cer", "ctc").notes)
+
+
+def test_what_is_said_without_listening_is_from_training_clips_alone(reading, store):
+    found = heard_in("logmel", "unquantized", reading, store)
+    labels = dict(zip([clip.id for clip in found.labelled.clips], found.labelled.labels, strict=True))
+    for fold in found.labelled.folds():
+        known = {labels[found.labelled.clips[at].id] for at in fold.train}
+        for metric in ("wer", "cer"):
+            assert {found.always[metric][found.labelled.clips[at].id] for at in fold.test} <= known
+
+
+def test_chinese_has_no_word_errors(reading, store):
+    found = heard_in("logmel", "unquantized", reading, store)
+    assert found.metrics == ("wer", "cer", "iwer")
+    assert replace(found, language="cmn").metrics == ("cer",)
 
 
 def test_the_mode_is_what_the_decoder_gets():
