@@ -59,7 +59,9 @@ def codecs() -> None:
 
 @app.command()
 def metrics(
-    markdown: Annotated[bool, typer.Option("--markdown", help="what each score means, as the page of the docs")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="what each score means, as the page of the docs")
+    ] = False,
 ) -> None:
     """List every metric: unit, direction, rate, the audio that it was validated for, and whether it can run here.
 
@@ -178,7 +180,9 @@ def _scores(path: Path) -> list[Score]:
     from earmark.reports.scores import read_scores
 
     if not path.is_file():
-        raise _fail(f"{path}: no scores there; run `pytest --pyargs earmark.suites` first, or name its folder with --reports")
+        raise _fail(
+            f"{path}: no scores there; run `pytest --pyargs earmark.suites` first, or name its folder with --reports"
+        )
     try:
         return read_scores(path)
     except ValueError as error:

@@ -7,6 +7,7 @@ would weigh as much as long ones.
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable
 
 from earmark.metrics.checks import MetricError
@@ -33,7 +34,30 @@ def normalise(text: str) -> str:
     return text
 
 
-def word_errors(spoken: str, heard: str) -> tuple[int, int]:
+def plain(text: str, language: str = "en") -> str:
+    """The text as a recogniser of ours is taught it and judged by it, in any language: nothing is written out anew.
+
+    Lower case, letters (with their marks), digits and apostrophes within words; all else parts words. What has no
+    spaces between words (Chinese, Japanese) has none at all.
+
+    >>> plain("Mr. Thornton won't pay 'Twenty-Five' dollars!")
+    "mr thornton won't pay twenty five dollars"
+    >>> plain("今天,天气 很好。", "zh")
+    '今天天气很好'
+    """
+    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    words = (word.strip("'") for word in kept.split())
+    joined = ("" if unspaced(language) else " ").join(word for word in words if word)
+    return unicodedata.normalize("NFKC", joined)  # a mark that now follows a letter becomes one with it
+
+
+def unspaced(language: str) -> bool:
+    """Whether a language (its ISO 639 code) is written without spaces between words, so that it has no word errors."""
+    return language.partition("-")[0] in ("zh", "cmn", "yue", "ja", "jpn")
+
+
+def word_errors(spoken: str, heard: str, normalised: Callable[[str], str] = normalise) -> tuple[int, int]:
     """Word errors of one clip, and words spoken: their ratio is the word error rate, which may exceed 1.
 
     Errors are the fewest words put, left out and replaced that make one text into the other; both are normalised.
@@ -44,10 +68,10 @@ def word_errors(spoken: str, heard: str) -> tuple[int, int]:
     """
     import jiwer
 
-    return _errors(jiwer.process_words, spoken, heard)
+    return _errors(jiwer.process_words, normalised(spoken), normalised(heard))
 
 
-def character_errors(spoken: str, heard: str) -> tuple[int, int]:
+def character_errors(spoken: str, heard: str, normalised: Callable[[str], str] = normalise) -> tuple[int, int]:
     """Character errors of one clip, and characters spoken, the spaces between words among them; else as `word_errors`.
 
     >>> character_errors("The cat sat.", "a cat sat")
@@ -55,11 +79,10 @@ def character_errors(spoken: str, heard: str) -> tuple[int, int]:
     """
     import jiwer
 
-    return _errors(jiwer.process_characters, spoken, heard)
+    return _errors(jiwer.process_characters, normalised(spoken), normalised(heard))
 
 
 def _errors(align: Callable[..., object], spoken: str, heard: str) -> tuple[int, int]:
-    spoken, heard = normalise(spoken), normalise(heard)
     if not spoken:
         raise MetricError("nothing was spoken, as far as the normalised transcript tells, so there is no error rate")
     found = align(spoken, heard)

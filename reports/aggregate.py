@@ -20,6 +20,10 @@ SCALES = {  # the worst and the best value of the metric that stands for each ki
     "r2": (0.0, 1.0),
     "segment_f1": (0.0, 1.0),
     "eer": (0.5, 0.0),
+    "iwer_ctc": (0.0, 1.0),
+    "iwer_lm": (0.0, 1.0),
+    "recall_at_1_both": (0.0, 1.0),
+    "recall_at_1_bert_both": (0.0, 1.0),
 }
 OVERALL = "overall"
 

@@ -143,7 +143,7 @@ def read_out(entry: Entry, kind: str, items: Labelled, protocol: str, store: Sto
     recipe = protocols.load(protocol).recipes[items.task.kind].for_set(items.dataset.name)
     found = features(entry, kind, items, store, of_frames=recipe.learner in ("conv", "frames"))
     version = fingerprint.digest(
-        items.dataset.fingerprint, items.task.model_dump(), recipe.model_dump(), sorted(found.errors), _sources()
+        items.dataset.fingerprint, items.task.model_dump(), recipe.model_dump(), sorted(found.errors), sources()
     )
     job = Job("earmark.scoring.probes:read_out", entry, f"{kind} {items.task.name} {protocol}", version=version)
     made = store.whole(job, lambda: _train(found, entry, recipe, store))
@@ -151,7 +151,7 @@ def read_out(entry: Entry, kind: str, items: Labelled, protocol: str, store: Sto
     return Read(found.of, said, counts, found.errors, json.loads(made.facts["facts"]))
 
 
-def _sources() -> str:
+def sources() -> str:
     """The sources that predictions depend on, and the library that trains."""
     import torch
 

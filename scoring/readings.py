@@ -48,8 +48,8 @@ def readings(entry: Entry, dataset: Dataset, task_kind: str, protocol: str, stor
         beside = {} if is_baseline else _measured(registry.find(BASELINE), "unquantized", items, protocol, store)
         for kind in entry.info.latent_kinds:
             for metric, value in _measured(entry, kind, items, protocol, store).items():
-                compared = {"without listening": unheard[metric], "log-mel": beside.get(metric)}
-                notes = [*value.notes, *_flag(protocol), *_compared(metric, value, compared)]
+                others = {"without listening": unheard[metric], "log-mel": beside.get(metric)}
+                notes = [*value.notes, *_flag(protocol), *compared(metric, value, others)]
                 variant = f"{task.name}_{protocol}_{kind.replace(':', '')}"
                 yield Reading(metric, variant, title, replace(value, notes=notes))
 
@@ -67,7 +67,7 @@ def _of_events(items: Labelled, protocol: str) -> dict[str, Any]:
     return {name: options[name] for name in ("resolution_s", "average")}
 
 
-def _compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
+def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> list[str]:
     """What stands beside a score, and whether it is no better: not beyond the other's interval.
 
     Where the other has none (a coin's 0.5 is no measurement), its value must lie beyond the score's own.

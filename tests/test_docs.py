@@ -115,7 +115,9 @@ def commands(command=None, names=()):
         yield from commands(child, (*names, name))
 
 
-@pytest.mark.parametrize(("names", "command"), [*commands()], ids=lambda it: " ".join(it) if isinstance(it, tuple) else "")
+@pytest.mark.parametrize(
+    ("names", "command"), [*commands()], ids=lambda it: " ".join(it) if isinstance(it, tuple) else ""
+)
 def test_every_command_has_an_example_that_parses(names, command):
     examples = re.findall(r"^ *Example: (.+)$", command.help or "", re.MULTILINE)
     assert examples, f"earmark {' '.join(names)}: its help has no example"

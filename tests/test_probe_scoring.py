@@ -15,7 +15,7 @@ from earmark.scoring import measure, metric_variants, probes
 from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
 from earmark.scoring.probes import features, frames_of, labelled, means_of, read_out
-from earmark.scoring.readings import _compared, readings
+from earmark.scoring.readings import compared, readings
 from earmark.store.store import Store
 from earmark.tests.helpers import read_rows, write_dataset, write_manifest
 
@@ -149,20 +149,20 @@ def test_a_clip_that_fails_is_named_and_neither_learned_from_nor_scored(tones, s
 
 def test_no_better_than_chance_is_beyond_its_interval():
     beside = {"without listening": Found(0.25, 0.2, 0.3, "", 10)}
-    assert _compared("accuracy", Found(0.31, 0, 1, "", 10), beside) == ["without listening: 0.250 [0.200, 0.300]"]
-    assert _compared("accuracy", Found(0.3, 0, 1, "", 10), beside)[1] == "not better than without listening"
+    assert compared("accuracy", Found(0.31, 0, 1, "", 10), beside) == ["without listening: 0.250 [0.200, 0.300]"]
+    assert compared("accuracy", Found(0.3, 0, 1, "", 10), beside)[1] == "not better than without listening"
     coin = {"without listening": Found(0.5, 0.4, 0.6, "", 10)}
-    assert _compared("eer", Found(0.39, 0, 1, "", 10), coin)[1:] == []
-    assert _compared("eer", Found(0.45, 0, 1, "", 10), coin)[1] == "not better than without listening"
+    assert compared("eer", Found(0.39, 0, 1, "", 10), coin)[1:] == []
+    assert compared("eer", Found(0.45, 0, 1, "", 10), coin)[1] == "not better than without listening"
 
 
 def test_chance_that_is_no_measurement_lies_beyond_the_own_interval():
     beside = {"without listening": Found(0.5, math.nan, math.nan, "by definition", 10)}
-    assert _compared("eer", Found(0.45, 0.4, 0.49, "", 10), beside) == ["without listening: 0.500"]
-    assert _compared("eer", Found(0.45, 0.4, 0.51, "", 10), beside)[1:] == ["not better than without listening"]
+    assert compared("eer", Found(0.45, 0.4, 0.49, "", 10), beside) == ["without listening: 0.500"]
+    assert compared("eer", Found(0.45, 0.4, 0.51, "", 10), beside)[1:] == ["not better than without listening"]
     zero = {"without listening": Found(0.0, math.nan, math.nan, "by definition", 10)}
-    assert _compared("r2", Found(0.1, -0.1, 0.3, "", 10), zero)[1:] == ["not better than without listening"]
-    assert _compared("r2", Found(0.1, 0.01, 0.3, "", 10), zero)[1:] == []
+    assert compared("r2", Found(0.1, -0.1, 0.3, "", 10), zero)[1:] == ["not better than without listening"]
+    assert compared("r2", Found(0.1, 0.01, 0.3, "", 10), zero)[1:] == []
 
 
 def test_chance_by_hand(tones):

@@ -25,7 +25,7 @@ def column_of_table_7(name):
     dataset, task, measure = name.split("/")
     metric = f"{measure}_{task}_audiocodecbench_quantized"
     printed_6 = {
-        f.model: f.value for f in figures() if (f.dataset, f.metric) == (dataset, metric) and f.table[0] == "6"
+        f.model: f.value for f in figures() if (f.dataset, f.metric) == (dataset, metric) and f.table.startswith("6")
     }
     return printed_6, measure == "accuracy"
 
