@@ -123,7 +123,7 @@ def test_row_is_complete(name):
     assert row.source
     assert set(row.domains) <= {"speech", "music", "sound", "general"}
     assert row.rate in (None, RATE, 48_000)
-    assert row.implementation().__doc__
+    assert row.kind == "procedure" or row.implementation().__doc__
     if row.missing() is None:
         assert row.backend.startswith(f"{row.library}-")
         assert row.backend.removeprefix(f"{row.library}-")[0].isdigit()
