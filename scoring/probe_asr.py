@@ -37,6 +37,7 @@ from earmark.store.jobs import Job, latents_job, tokens_job
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
 
+CONTROL = "random-latents"  # the encoder that hears nothing
 TOKENS = "tokens"  # the mode in which a probe is given codes and not latents
 MEMORY = 4_000_000_000  # bytes of frames that stay in memory; what is beyond is read again for every batch
 _COUNTS: dict[str, Callable] = {"wer": content.word_errors, "cer": content.character_errors}
@@ -77,16 +78,16 @@ class Words:
     def _plain(self, text: str) -> str:
         return content.plain(text, self.language)
 
-    def found(self, metric: str, head: str, logmel: Words | None = None) -> Found:
+    def found(self, metric: str, head: str, others: Mapping[str, Words] | None = None) -> Found:
         """A corpus error rate (`wer`, `cer`) or `iwer`, max(0, 1 - wer), with its interval over speakers.
 
-        head: what the metric's name has beside that (`wer_ctc`); logmel: what the same probe heard in log-mel spectra.
+        head: what the metric's name has beside that (`wer_ctc`); others: what the same probe heard elsewhere, by name.
         """
         constant = self.always["cer" if metric == "cer" else "wer"]
         deaf = replace(self, heard={clip: [text] for clip, text in constant.items()}, errors={}, no_answer={})
         value, unheard = self._found(metric), deaf._found(metric)
-        beside = {"without listening": unheard, "log-mel": logmel._found(metric) if logmel else None}
-        notes = compared(f"{metric}_{head}", value, beside)
+        found = {name: words._found(metric) for name, words in (others or {}).items()}
+        notes = compared(f"{metric}_{head}", value, {"without listening": unheard} | found)
         flag = protocols.load(self.prescribed).flag
         return replace(value, notes=(*([flag] if flag else []), *self.notes, *notes))
 
@@ -162,9 +163,13 @@ def _usable(everything: Labelled, job: Job, store: Store) -> tuple[Labelled, dic
     return everything.of([clip.id not in errors and clip.id not in empty for clip in everything.clips]), errors, empty
 
 
-def logmel_words(entry: Entry, *of: Any) -> Words | None:
-    """What the same probe hears in log-mel spectra: the baseline of a codec; None for log-mel itself."""
-    return None if entry.name == BASELINE else words(registry.find(BASELINE), "unquantized", *of)
+def beside(entry: Entry, preset: str, *of: Any) -> dict[str, Words]:
+    """What the same probe hears in other things: in random latents, which tell it no more than how long a clip is (that
+    and what texts are like is worth more than any constant text); but for the quick preset, in log-mel spectra.
+    """
+    names = {"random latents": CONTROL} | ({} if preset == "quick" else {"log-mel": BASELINE})
+    others = {name: registry.find(codec) for name, codec in names.items() if codec != entry.name}
+    return {name: words(other, "unquantized", *of) for name, other in others.items()}
 
 
 def _recipe(protocol: Protocol, mode: str, preset: str) -> Recipe:

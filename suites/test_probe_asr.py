@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from earmark.scoring.probe_asr import TOKENS, logmel_words, modes, words
+from earmark.scoring.probe_asr import TOKENS, beside, modes, words
 
 if TYPE_CHECKING:
     from earmark.codecs.registry import Entry
@@ -33,10 +33,10 @@ def heard(request, codec: Entry, training_set: Dataset, store, scores):
             for mode in (kinds or modes(codec, preset)) if task.kind == "asr" else ():
                 of_task = (training_set, task, protocol, preset, store)
                 found = words(codec, mode, *of_task)
-                logmel = logmel_words(codec, *of_task) if preset == "paper" else None
+                others = beside(codec, preset, *of_task)
                 variant = f"{task.name}_{found.protocol}_{mode.replace(':', '')}"
                 for metric in found.metrics:
-                    how = {"found": found.found(metric, head, logmel), "variant": variant, "protocol": found.title}
+                    how = {"found": found.found(metric, head, others), "variant": variant, "protocol": found.title}
                     yield scores(f"{metric}_{head}", codec, training_set, **how)
 
     return measure

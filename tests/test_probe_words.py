@@ -184,6 +184,15 @@ def test_what_is_said_without_listening_is_from_training_clips_alone(reading, st
             assert {found.always[metric][found.labelled.clips[at].id] for at in fold.test} <= known
 
 
+def test_random_latents_stand_beside_a_score(reading, store):
+    entry, of = registry.find("logmel"), (reading, TASK, "earmark", "quick", store)
+    others = probe_asr.beside(entry, "quick", *of)
+    notes = words(entry, "unquantized", *of).found("cer", "ctc", others).notes
+    assert any(note.startswith("random latents: ") for note in notes)
+    assert probe_asr.beside(registry.find("random-latents"), "quick", *of) == {}
+    assert set(probe_asr.beside(registry.find("tiny-2"), "paper", *of)) == {"random latents", "log-mel"}
+
+
 def test_chinese_has_no_word_errors(reading, store):
     found = heard_in("logmel", "unquantized", reading, store)
     assert found.metrics == ("wer", "cer", "iwer")
