@@ -56,7 +56,9 @@ def codecs() -> None:
 
 @app.command()
 def metrics(
-    markdown: Annotated[bool, typer.Option("--markdown", help="what each score means, as the page of the docs")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="what each score means, as the page of the docs")
+    ] = False,
 ) -> None:
     """List every metric: unit, direction, rate, the audio that it was validated for, and whether it can run here.
 
@@ -208,7 +210,9 @@ def _scores(path: Path) -> list[Score]:
     from earmark.reports.scores import read_scores
 
     if not path.is_file():
-        raise _fail(f"{path}: no scores there; run `pytest --pyargs earmark.suites` first, or name its folder with --reports")
+        raise _fail(
+            f"{path}: no scores there; run `pytest --pyargs earmark.suites` first, or name its folder with --reports"
+        )
     try:
         return read_scores(path)
     except ValueError as error:
@@ -227,7 +231,7 @@ def _write_leaderboard(scores: list[Score], folder: Path) -> None:
     names = ("feature_type", "sample_rate", "frame_rate", "num_codebooks", "bitrate_kbps", "trained_on")
     facts = {
         name: leaderboard.Facts(
-            **{fact: getattr(entry.info, fact) for fact in names},
+            **{fact: getattr(entry.info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
             codebook_size=max(entry.info.codebook_sizes, default=None),
         )
         for name, entry in entries.items()
