@@ -201,7 +201,7 @@ def _write_leaderboard(scores: list[Score], folder: Path) -> None:
     names = ("feature_type", "sample_rate", "frame_rate", "num_codebooks", "bitrate_kbps", "trained_on")
     facts = {
         name: leaderboard.Facts(
-            **{fact: getattr(entry.info, fact) for fact in names},
+            **{fact: getattr(entry.info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
             codebook_size=max(entry.info.codebook_sizes, default=None),
         )
         for name, entry in entries.items()

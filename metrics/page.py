@@ -18,10 +18,10 @@ INTRODUCTION = """# The meaning of each score
 
 Made by `earmark metrics --markdown` from `metrics/registry.yaml`; edit the rows there and run `make docs`.
 
-Every score has a unit, a direction (↑ more is better, ↓ less is better) and, where its definition has one, the value of a
-perfect match (*best*). *For* is the audio that the metric was validated on: elsewhere it runs, its scores carry a †, and only a
-threshold that you write can fail them. Every score stands beside its number of clips, its failures and its 95 % interval:
-[how to read them](reading.md).
+Every score has a unit, a direction (↑ more is better, ↓ less is better) and, where its definition has one, the value of
+a perfect match (*best*). *For* is the audio that the metric was validated on: elsewhere it runs, its scores carry a †,
+and only a threshold that you write can fail them. Every score stands beside its number of clips, its failures and its
+95 % interval: [how to read them](reading.md).
 
 What a name may go on with:
 
@@ -30,7 +30,7 @@ What a name may go on with:
 | `_aligned` | measured after the codec's delay is removed: eight samples of delay cost over 10 dB |
 | `_native` | at the codec's own sample rate, for codecs of 32 kHz and more, beside the papers' rate |
 | `_original` | of the recording itself: what the metric makes of it before any codec |
-| `_increase` | of the reconstruction less of the recording: what the codec did |
+| `_increase` | the reconstruction's value minus the recording's: what the codec did |
 | a model, as in `wer_whisper_base` | the model it was measured with; scores of two models never share a column |
 """
 HEADER = ("| metric | unit | best | for | meaning | source |", "|---|---|---|---|---|---|")

@@ -250,7 +250,7 @@ def photograph(page, picture):
     """A PNG of the top of a page, of few colours so that it is small."""
     from PIL import Image
 
-    options = ["--force-device-scale-factor=1.5", "--hide-scrollbars", "--window-size=1100,980"]
+    options = ["--force-device-scale-factor=1.25", "--hide-scrollbars", "--window-size=1330,1130"]
     command = [CHROMIUM, *QUIET, *options, f"--screenshot={picture}", page.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
