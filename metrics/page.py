@@ -97,14 +97,22 @@ def _ending(raw: dict) -> str:
 
 
 def _in_words(pattern: str) -> str:
-    """A regular expression of names for a reader.
+    """A regular expression of names for a reader: N a number, … any text, ( / ) a choice, [ ] what may be absent.
 
-    >>> _in_words(r"codebook_\\d+|overall")
-    '`codebook_N`, `overall`'
+    >>> _in_words(r"overall|(shift_\\d+ms|noise_[\\w-]+)(_codebook_\\d+)?")
+    '`overall`, `(shift_Nms / noise_…)[_codebook_N]`'
     """
-    plain = re.sub(r"\[[^]]*\]\+", "…", re.sub(r"-\?|\\-", "", pattern.replace(r"\d+", "N").replace(r"[\d.]+", "N")))
-    parts = re.split(r"\|(?![^(]*\))", plain)
-    return ", ".join(f"`{part.replace('|', '/').replace(')?', ')')}`" for part in parts)
+    plain = re.sub(r"-\?|\\[-.]", "", pattern.replace(r"\d+", "N").replace(r"[\d.]+", "N"))
+    plain = re.sub(r"\[[^]]*\]\+", "…", plain)
+    plain = re.sub(r"\(([^()]*)\)\?", r"[\1]", plain)
+    parts, depth = [""], 0
+    for char in plain:
+        depth += (char == "(") - (char == ")")
+        if char == "|" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += " / " if char == "|" else char
+    return ", ".join(f"`{part}`" for part in parts)
 
 
 def _meaning(metric: Metric) -> str:

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from earmark import cli, paths
+from earmark.metrics import page
 from earmark.metrics.page import as_markdown, families
 from earmark.metrics.registry import METRICS, backends
 from earmark.reports import allure
@@ -161,6 +162,24 @@ def test_every_metric_is_on_its_page():
     endings = ["", "_aligned", "_native", "_original", "_increase"]
     endings += [f"_{model}{ending}" for model in models for ending in ("", "_original", "_increase")]
     assert set(METRICS) <= {name + ending for name in named for ending in endings}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("encode|decode", "`encode`, `decode`"),
+        (r"codebook_\d+|overall", "`codebook_N`, `overall`"),
+        (r"(shift_-?\d+ms|noise_[\w-]+)(_codebook_\d+)?", "`(shift_Nms / noise_…)[_codebook_N]`"),
+        (r"(round_\d+(_previous)?|level_\d+db)", "`(round_N[_previous] / level_Ndb)`"),
+    ],
+)
+def test_names_go_on_in_words(pattern, words):
+    assert page._in_words(pattern) == words
+
+
+def test_rows_stand_below_their_heading():
+    found = families("# -- rate: bits ---\na: {unit: x}\n# -- signal\nb: {unit: y}\nc: {unit: z}\n")
+    assert found == {"rate: bits": {"a": {"unit": "x"}}, "signal": {"b": {"unit": "y"}, "c": {"unit": "z"}}}
 
 
 def test_the_site_builds_and_asks_the_network_for_nothing(tmp_path):

@@ -94,6 +94,7 @@ def test_a_class_of_your_own_is_found_from_the_current_folder(own):
         ("Thief", CatalogueError, "the name 'opus-12' is the catalogue's"),
         ("Idle", CatalogueError, "has none of encode, decode, reconstruct, latents"),
         ("Absent", CodecNotFoundError, "own_codec_under_test has no Absent"),
+        ("mine", CodecNotFoundError, "own_codec_under_test has no mine; did you mean Mine"),
     ],
 )
 def test_a_class_that_is_no_codec_is_explained(own, name, error, message):
@@ -102,8 +103,21 @@ def test_a_class_that_is_no_codec_is_explained(own, name, error, message):
 
 
 def test_a_module_that_is_not_there_is_named(own):
-    with pytest.raises(CodecNotFoundError, match=r"cannot import nowhere"):
+    with pytest.raises(CodecNotFoundError, match=r"cannot import nowhere .*; run this in the folder that holds it"):
         registry.find("nowhere:Mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("import nowhere", r"cannot import own_codec_under_test \(No module named 'nowhere'\)$"),
+        ("import earmark; earmark.Infos", "importing own_codec_under_test raised AttributeError: .*Infos"),
+    ],
+)
+def test_a_module_that_fails_says_why_and_not_where_to_look_for_it(own, tmp_path, line, message):
+    (tmp_path / f"{own}.py").write_text(line)
+    with pytest.raises((CodecNotFoundError, CatalogueError), match=message):
+        registry.find(f"{own}:Mine")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -11,7 +13,7 @@ import yaml
 
 from earmark.metrics import METRICS
 from earmark.reports.scores import read_scores
-from earmark.tests.helpers import voice, write_dataset
+from earmark.tests.helpers import ROOT, voice, write_dataset
 
 OWN = "earmark.tests.own_codecs"
 
@@ -224,3 +226,14 @@ def test_collecting_keeps_the_last_run_s_results(earmark_pytest, small, tmp_path
 def test_the_contract_passes_a_good_codec(earmark_pytest, small):
     done = earmark_pytest("suites/test_contract.py", "--codec", f"{OWN}:Halver", data=small)
     assert done.returncode == 0, done.stdout
+
+
+def test_another_earmark_than_the_folders_is_refused_in_words(tmp_path):
+    """Installed from a wheel, the suites of a checkout beside it would be of two versions."""
+    (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+    (tmp_path / "suites").mkdir()
+    command = [sys.executable, "-m", "pytest", "suites", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 4
+    assert f"ERROR: the Earmark of this environment is {ROOT}, not this folder" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
