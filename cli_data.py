@@ -14,7 +14,7 @@ from earmark.data.errors import DataError
 from earmark.data.manifest import ManifestError
 from earmark.data.schema import Card
 
-data_app = typer.Typer(help="List, get, index and check datasets.", invoke_without_command=True)
+data_app = typer.Typer(invoke_without_command=True)
 
 Name = Annotated[str, typer.Argument(metavar="CARD", help="a dataset's name; `earmark data ls --all` has them")]
 
