@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(metavar="CARD", help="a dataset's name; `ea
 def data(context: typer.Context) -> None:
     """List, get, index and check datasets; without a command, list those that are here.
 
-    Example: EARMARK_DATA=~/recordings earmark data
+    Example: earmark data ls
     """
     if context.invoked_subcommand is None:
         ls()
