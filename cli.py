@@ -163,7 +163,8 @@ def report(
         return
     found = _scores(reports / "scores.jsonl")
     scores = in_order(score for score in found if everything or score.run == found[-1].run)
-    typer.echo(tables.terminal(scores))
+    shown, more = tables.headlines(scores)
+    typer.echo(tables.terminal(shown) + (f"and {more} more scores in the tables:\n" if more else ""))
     for name, text in (("scores.md", tables.markdown(scores)), ("scores.csv", tables.as_csv(scores))):
         (reports / name).write_text(text, encoding="utf-8")
         typer.echo(f"table:  {reports / name}")

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 def lines(run: Run) -> list[str]:
     """The table of a run's scores, and what a reader of it must know."""
-    from earmark.reports.tables import OUTSIDE, terminal
+    from earmark.reports.tables import OUTSIDE, headlines, terminal
     from earmark.scoring import in_order
 
-    table = terminal(in_order([Score.from_dict(entry["score"]) for entry in run.results]))
+    shown, more = headlines(in_order([Score.from_dict(entry["score"]) for entry in run.results]))
+    table = terminal(shown)
     outside = [f"{OUTSIDE} the metric was not validated for such audio"] if OUTSIDE in table else []
+    outside += [f"and {more} more scores: `earmark report` has them all"] if more else []
     where = f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report"
     return [table, *outside, *_ungated_lines(run), *_corrupt_lines(run), *_failed_lines(run), where]
 

@@ -19,13 +19,9 @@ from typing import Any
 from earmark.reports.published import Figure, printed, source
 from earmark.reports.scores import Score
 from earmark.reports.tables import cell as short
+from earmark.reports.tables import is_headline
 
 PAGE = Path(__file__).with_name("leaderboard.html")
-HEADLINES = (
-    "bitrate_kbps", "pesq_wb", "stoi", "estoi", "si_sdr", "mel_distance_7scale", "visqol_speech", "visqol_audio",
-    "speaker_similarity", "wer", "dnsmos_ovrl_increase", "fad", "same_id_ratio", "same_id_kappa", "perplexity_overall",
-    "lm_bitrate_kbps", "accuracy", "mean_ap", "r2", "segment_f1", "eer", "recall_at_1", "iwer", "real_time_factor",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,13 +135,6 @@ def _with_figure(cell: Cell, figure: Figure | None) -> Cell:
     if figure is None:
         return cell
     return replace(cell, published=figure.value, published_in=source(figure))
-
-
-def is_headline(metric: str) -> bool:
-    """Whether a metric is one of the few that a first look needs."""
-    return any(metric == name or metric.startswith(f"{name}_") for name in HEADLINES) and not metric.endswith(
-        ("_original", "_aligned", "_native")
-    )
 
 
 # -- views ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from earmark.reports import plots
 from earmark.reports.correlation import Correlation, correlation
 from earmark.reports.rates import REFERENCE, bd_rate, rate_curves
 from earmark.reports.scores import Score
+from earmark.reports.tables import is_headline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,8 +94,6 @@ def perplexity_table(scores: Sequence[Score], dataset: str) -> dict[str, Correla
 
 def _with_perplexity(scores: Sequence[Score], dataset: str) -> list[tuple[str, Figure]]:
     """Scatter plots of the headline metrics against perplexity, where four codecs or more have both."""
-    from earmark.reports.leaderboard import is_headline
-
     base, drawn = _values(scores, dataset, PERPLEXITY), []
     for metric, found in perplexity_table(scores, dataset).items():
         if is_headline(metric):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,13 @@ from earmark.reports.scores import Score
 WIDTH = 200  # of a table in a log, where there is no terminal to fit
 OUTSIDE = "†"  # beside a score of audio that its metric was not validated for
 COLUMNS = 10  # metrics beside each other
+MANY = 30  # of more metrics a terminal shows the headlines alone
+HEADLINES = (
+    "bitrate_kbps", "pesq_wb", "stoi", "estoi", "si_sdr", "mel_distance_7scale", "visqol_speech", "visqol_audio",
+    "speaker_similarity", "wer", "dnsmos_ovrl_increase", "fad_logmel", "same_id_ratio_round_1", "same_id_kappa_round_1", "same_id_ratio_shift_2ms",
+    "estoi_lost_5pct_frames_repeat", "codebook_utilisation", "perplexity_overall",
+    "lm_bitrate_kbps", "accuracy", "mean_ap", "r2", "segment_f1", "eer", "recall_at_1", "iwer", "real_time_factor",
+)  # fmt: skip
 
 
 def cell(score: Score | None) -> str:
@@ -55,6 +63,20 @@ def _blocks(scores: Sequence[Score]) -> list[tuple[str, list[Score]]]:
         parts = [names[at : at + COLUMNS] for at in range(0, len(names), COLUMNS)]
         blocks += [(place[0], [score for score in here if score.metric in part]) for part in parts]
     return blocks
+
+
+def is_headline(metric: str) -> bool:
+    """Whether a metric is one of the few that a first look needs."""
+    detail = metric.endswith(("_original", "_aligned", "_native")) or re.search(r"_codebook_?\d+$", metric)
+    return not detail and any(metric == name or metric.startswith(f"{name}_") for name in HEADLINES)
+
+
+def headlines(scores: Sequence[Score]) -> tuple[list[Score], int]:
+    """What a terminal has room for: all scores, of more than MANY metrics the headlines; and how many it leaves out."""
+    if len({score.metric for score in scores}) <= MANY:
+        return [*scores], 0
+    shown = [score for score in scores if is_headline(score.metric)]
+    return shown, len(scores) - len(shown)
 
 
 def terminal(scores: Sequence[Score]) -> str:

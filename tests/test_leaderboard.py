@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from earmark.reports.leaderboard import Facts, board, is_headline, to_csv, to_html, to_markdown
+from earmark.reports.leaderboard import Facts, board, to_csv, to_html, to_markdown
 from earmark.reports.pictures import perplexity_table, pictures
 from earmark.reports.rates import Point, bd_rate, rate_curves
 from earmark.reports.scores import Score
+from earmark.reports.tables import headlines, is_headline
 from earmark.tests.test_allure_report import QUIET
 
 CHROMIUM = shutil.which("chromium")
@@ -87,6 +88,13 @@ def test_markdown_and_csv_say_the_same():
 )
 def test_headlines(metric, headline):
     assert is_headline(metric) is headline
+
+
+def test_a_terminal_shows_all_of_few_metrics_and_the_headlines_of_many():
+    few = [score("a", 1.0), score("a", 1.0, metric="mse")]
+    assert headlines(few) == (few, 0)
+    many = [*few, *(score("a", 1.0, metric=f"same_thing_codebook_{k}") for k in range(40))]
+    assert headlines(many) == (few[:1], 41)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
