@@ -15,11 +15,12 @@ WIDTH = 200  # of a table in a log, where there is no terminal to fit
 OUTSIDE = "†"  # beside a score of audio that its metric was not validated for
 COLUMNS = 10  # metrics beside each other
 MANY = 30  # of more metrics a terminal shows the headlines alone
-HEADLINES = (
+HEADLINES = (  # of each dimension a few; a name stands for all that begin with it
     "bitrate_kbps", "pesq_wb", "stoi", "estoi", "si_sdr", "mel_distance_7scale", "visqol_speech", "visqol_audio",
-    "speaker_similarity", "wer", "dnsmos_ovrl_increase", "fad_logmel", "same_id_ratio_round_1", "same_id_kappa_round_1", "same_id_ratio_shift_2ms",
-    "estoi_lost_5pct_frames_repeat", "codebook_utilisation", "perplexity_overall",
-    "lm_bitrate_kbps", "accuracy", "mean_ap", "r2", "segment_f1", "eer", "recall_at_1", "iwer", "real_time_factor",
+    "speaker_similarity", "wer", "dnsmos_ovrl_increase", "fad_logmel",
+    "same_id_ratio_round_1", "same_id_kappa_round_1", "same_id_ratio_shift_2ms", "estoi_lost_5pct_frames_repeat",
+    "codebook_utilisation", "perplexity_overall", "lm_bitrate_kbps",
+    "accuracy", "mean_ap", "r2", "segment_f1", "eer", "recall_at_1", "iwer", "real_time_factor",
 )  # fmt: skip
 
 
