@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 N ?= 2
-K ?= tiny-2 or tiny-8 or opus-6 or opus-12 or identity or uniform-8bit or lowpass or constant or random-codes
+K ?= tiny-2 or tiny-8 or opus-6 or opus-12 or identity or constant or random-codes
 REPORTS ?= reports/out
 
 .PHONY: help bench test lint docs format clean
