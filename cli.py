@@ -199,7 +199,9 @@ def _write_leaderboard(scores: list[Score], folder: Path) -> None:
     from earmark.scoring import in_order
 
     entries, scores = catalogue(), in_order(scores)
-    names = ("feature_type", "sample_rate", "frame_rate", "num_codebooks", "bitrate_kbps", "trained_on")
+    names = (
+        "feature_type", "sample_rate", "frame_rate", "num_codebooks", "token_rate", "bitrate_kbps", "trained_on",
+    )  # fmt: skip
     facts = {
         name: leaderboard.Facts(
             **{fact: getattr(entry.info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
@@ -207,8 +209,9 @@ def _write_leaderboard(scores: list[Score], folder: Path) -> None:
         )
         for name, entry in entries.items()
     }
-    board = leaderboard.board(scores, facts, {name: card.domain for name, card in cards().items()})
-    drawn = pictures(scores, {name: entry.family for name, entry in entries.items() if entry.family})
+    domains = {name: card.domain for name, card in cards().items()}
+    board = leaderboard.board(scores, facts, domains)
+    drawn = pictures(scores, {name: entry.family for name, entry in entries.items() if entry.family}, domains)
     folder.mkdir(parents=True, exist_ok=True)
     views = {
         "html": leaderboard.to_html(board, drawn),

@@ -133,6 +133,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if _runs_suites(config):
         # it is written all the same, and every JUnit reader that we know takes it
         config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
+        config.option.benchmark_storage = (paths.home() / "benchmarks").as_uri()  # else an empty folder is left here
         if not config.option.allure_report_dir:
             config.option.allure_report_dir = str(_out(config) / "allure-results")
 

@@ -90,6 +90,13 @@ class Info(BaseModel):
         return len(self.codebook_sizes)
 
     @property
+    def token_rate(self) -> float | None:
+        """Tokens a second, of all codebooks. None where there are none."""
+        if not self.codebook_sizes or self.frame_rate is None:
+            return None
+        return self.frame_rate * sum(1 / stride for stride in self.strides or (1,) * self.num_codebooks)
+
+    @property
     def bitrate_kbps(self) -> float | None:
         """Nominal bitrate of the codes: frame_rate * sum(log2(V_k) / stride_k) / 1000. None where there are none."""
         if not self.codebook_sizes or self.frame_rate is None:

@@ -33,7 +33,9 @@ class Facts:
     frame_rate: float | None = None
     num_codebooks: int | None = None
     codebook_size: int | None = None
+    token_rate: float | None = None
     bitrate_kbps: float | None = None
+    parameters_million: float | None = None
     trained_on: Sequence[str] = ()
 
 
@@ -90,10 +92,11 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
     cells: dict[str, dict[int, Cell]] = {}
     for (codec, column), score in newest.items():
         peers = [other for (_, its), other in newest.items() if its == column]
-        known = facts.get(codec, Facts())
-        made = Cell(score, _rank(score, peers), _trained_on(known, column.dataset))
+        made = Cell(score, _rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
         cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
-    return Board(columns, cells, {codec: facts.get(codec, Facts()) for codec in cells})
+    sizes = {score.codec: score.value for score in newest.values() if score.metric == "parameters_million"}
+    known = {codec: replace(facts.get(codec, Facts()), parameters_million=sizes.get(codec)) for codec in cells}
+    return Board(columns, cells, known)
 
 
 def _column(score: Score, domains: Mapping[str, str]) -> Column:

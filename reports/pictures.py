@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from earmark.reports import plots
+from earmark.reports import aggregate, plots
 from earmark.reports.correlation import Correlation, correlation
 from earmark.reports.rates import REFERENCE, bd_rate, rate_curves
 from earmark.reports.scores import Score
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 OVER_BITRATE = ("pesq_wb", "estoi", "visqol_audio", "mel_distance_7scale")
 PERPLEXITY = "perplexity_overall"
+KINDS = ("quantized", "unquantized")  # of latents, the first that a codec has
 
 
-def pictures(scores: Sequence[Score], families: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(caption, SVG) of every picture that the scores give; families: codec -> family."""
+def pictures(scores: Sequence[Score], families: Mapping[str, str], domains: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(caption, SVG) of every picture that the scores give; families: codec -> family, domains: dataset -> domain."""
     datasets = list(dict.fromkeys(score.dataset for score in scores))
     found = []
     for dataset in datasets:
         found += [_over_bitrate(scores, dataset, metric, families) for metric in OVER_BITRATE]
         found.append(_words_and_voice(scores, dataset))
         found += _with_perplexity(scores, dataset)
+    found += [_probes(scores, protocol, domains) for protocol in ("earmark", "xares")]
     return [(caption, plots.svg(figure)) for caption, figure in (each for each in found if each)]
 
 
@@ -50,6 +52,20 @@ def _over_bitrate(
     said = [f"{family} {percent:+.0f} %" for family, percent in saved.items() if percent is not None]
     caption = f"{metric} on {dataset}." + (f" BD-rate against Opus: {', '.join(said)}." if said else "")
     return caption, plots.curves_figure(lines, f"{metric}, {dataset}", "kbit/s", metric, log_x=True)
+
+
+def _probes(scores: Sequence[Score], protocol: str, domains: Mapping[str, str]) -> tuple[str, Figure] | None:
+    """What the probes of a protocol read, around a circle; the caption has the averages weighted by test clips."""
+    found = aggregate.results(scores, protocol, KINDS)
+    lines = aggregate.radar_lines(found)
+    if not lines or len(next(iter(lines.values()))) < 3:
+        return None
+    table = aggregate.by_domain(
+        found, {dataset: domains.get(dataset, "general") for dataset in {s.dataset for s in scores}}
+    )
+    averages = ", ".join(f"{codec} {parts[aggregate.OVERALL]:.3f}" for codec, parts in table.items())
+    caption = f"Probes, protocol {protocol}. Average weighted by test clips, of the tasks that all have: {averages}."
+    return caption, plots.radar(lines, f"probes, {protocol}")
 
 
 def _words_and_voice(scores: Sequence[Score], dataset: str) -> tuple[str, Figure] | None:

@@ -72,19 +72,25 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def heat_map(values: np.ndarray, title: str, x_label: str, y_label: str) -> bytes:
-    """A matrix as colours with its numbers, rows downwards; what is not there is left white. Returns a PNG."""
+def heat_map(values: np.ndarray, title: str, x_label: str, y_label: str, names: Sequence[str] = ()) -> bytes:
+    """A matrix as colours with its numbers, rows downwards; what is not there is left white. Returns a PNG.
+
+    names: of rows and columns alike.
+    """
     figure, axes = _figure()
     figure.colorbar(axes.imshow(values, cmap="viridis"))
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize="x-small", color="white")
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    if names:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="x-small")
+        axes.set_yticks(range(len(names)), names, fontsize="x-small")
     return png(figure)
 
 
-def radar(lines: Mapping[str, Mapping[str, float]], title: str) -> bytes:
-    """Values from 0 to 1 around a circle, a line a name: name -> axis -> value, the same axes for all. Returns a PNG.
+def radar(lines: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Values from 0 to 1 around a circle, a line a name: name -> axis -> value, the same axes for all.
 
     Raises ValueError for fewer than three axes, or lines with different ones.
     """
@@ -104,7 +110,7 @@ def radar(lines: Mapping[str, Mapping[str, float]], title: str) -> bytes:
     axes.set_ylim(0, 1)
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
-    return png(figure)
+    return figure
 
 
 def png(figure: Figure) -> bytes:

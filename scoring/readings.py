@@ -54,6 +54,39 @@ def readings(entry: Entry, dataset: Dataset, task_kind: str, protocol: str, stor
                 yield Reading(metric, variant, title, replace(value, notes=notes))
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """shares [C, C]: of the clips of a class (row) the share that was taken for each (column); names: the classes."""
+
+    task: str
+    names: tuple[str, ...]
+    shares: np.ndarray
+
+
+def confusions(entry: Entry, dataset: Dataset, protocol: str, store: Store) -> Iterator[Confusion]:
+    """Of each classification task what was taken for what, by the last kind of latents; the mean of the seeds."""
+    for task in dataset.card.tasks:
+        if task.kind == "classification":
+            read = read_out(entry, entry.info.latent_kinds[-1], labelled(dataset, task), protocol, store)
+            aims = read.of.targets()
+            yield Confusion(task.name, aims.names, confused(aims.values, read.said))
+
+
+def confused(classes: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Shares [C, C] of int64 [N] and float [S, N, C]; clips that were not tested (NaN) are left out, as are classes
+    without any (their row is NaN).
+
+    >>> confused(np.array([0, 0, 1]), np.array([[[2.0, 1.0], [1.0, 2.0], [0.0, 1.0]]])).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    counts = np.zeros((said.shape[2],) * 2)
+    for one in said:
+        tested = ~np.isnan(one).any(axis=1)
+        np.add.at(counts, (classes[tested], one[tested].argmax(axis=1)), 1)
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(axis=1, keepdims=True)
+
+
 def _flag(protocol: str) -> list[str]:
     flag = protocols.load(protocol).flag
     return [flag] if flag else []

@@ -137,7 +137,7 @@ def rated():
 
 def test_pictures_have_their_captions():
     scores, families = rated()
-    captions = dict(pictures(scores, families))
+    captions = dict(pictures(scores, families, {}))
     assert "pesq_wb on libritts_test_other. BD-rate against Opus: tiny -50 %." in captions
     assert any(caption.startswith("Word error rate against speaker similarity") for caption in captions)
     assert all(svg.startswith("<svg") and svg.rstrip().endswith("</svg>") for svg in captions.values())
@@ -151,6 +151,16 @@ def test_what_goes_with_perplexity_is_oriented():
     assert found["pesq_wb"].r > 0.9
     assert found["wer_x"].r == pytest.approx(1)
     assert found["pesq_wb"].n == 4
+
+
+def test_probes_are_drawn_around_a_circle_with_their_weighted_average():
+    """Of 10 clips each: (1 + .5 + .6) / 3."""
+    names = [("accuracy_genre_earmark_quantized", 1.0), ("accuracy_key_earmark_quantized", 0.5)]
+    names += [("accuracy_mood_earmark_quantized", 0.6)]
+    scores = [score("tiny-2", value, metric=name) for name, value in names]
+    ((caption, svg),) = pictures(scores, {}, {})
+    assert "tiny-2 0.700" in caption
+    assert svg.startswith("<svg")
 
 
 # -- the page, in a browser -------------------------------------------------------------------------------------------
@@ -201,7 +211,7 @@ def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
         "opus-6": Facts(feature_type="acoustic"),
     }
     made = board(scores, facts, {"libritts_test_other": "speech"})
-    page = to_html(made, pictures(scores, families))
+    page = to_html(made, pictures(scores, families, {}))
     assert "http://" not in re.sub(r"http://www\.w3\.org|http://purl\.org|http://creativecommons\.org", "", page)
     assert "https://" not in page.replace("https://matplotlib.org", "")
     (tmp_path / "page.html").write_text(page.replace("<head>", CATCH).replace("</body>", HARNESS))

@@ -138,3 +138,10 @@ def test_strides_count_in_the_bitrate():
     # SNAC 24 kHz: 47 frames/s of 12 bits at strides 4, 2, 1 -> 47 * 12 * (1/4 + 1/2 + 1) = 987 bit/s
     info = Info(name="x", sample_rate=24000, frame_rate=47, codebook_sizes="3x4096", strides=(4, 2, 1))
     assert info.bitrate_kbps == pytest.approx(0.987)
+
+
+def test_tokens_a_second_count_each_codebook_at_its_own_rate():
+    """Strides 4, 2, 1 at 84 frames/s: 21 + 42 + 84."""
+    info = Info(name="a", sample_rate=24000, frame_rate=84, codebook_sizes="3x4096", strides=(4, 2, 1))
+    assert info.token_rate == 147
+    assert Info(name="b", sample_rate=24000).token_rate is None
