@@ -1,18 +1,14 @@
-"""The pytest plugin: options and fixtures, and the one place where codecs, datasets and suites are joined.
+"""The pytest plugin: options and hooks, and the one place where codecs, datasets and suites are joined.
 
-The controller resolves codecs x datasets once (`Plan`) and hands the list to its workers, which therefore collect the
-same tests and never look at disk or CUDA to do so. Workers measure; the controller alone writes the score files.
+The controller resolves codecs x datasets once (`planning`) and hands the list to its workers, which therefore collect
+the same tests and never look at disk or CUDA to do so. Workers measure, by the fixtures that suites ask for
+(`fixtures`); the controller alone writes the score files.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
-import re
-import uuid
-from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,33 +17,26 @@ import pytest
 from earmark import paths, progress, summary
 from earmark import thresholds as thresholds_file
 from earmark.baseline import BaselineGate
-from earmark.codecs import registry
 from earmark.codecs.calls import CodecError
-from earmark.codecs.registry import Entry, Status
+from earmark.codecs.registry import Entry
 from earmark.data import cards
-from earmark.data.cards import Dataset
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, visible_gpus
-from earmark.metrics import registry as metric_registry
-from earmark.names import nearest
+from earmark.planning import MEASURED, RUN, judge_of, out_of, run_of
 from earmark.reports import scores as score_files
 from earmark.reports.scores import Score
-from earmark.run import PRESETS, USAGE_ERRORS, Plan, Run
+from earmark.run import PRESETS, Plan, Run
 from earmark.store import keep
 from earmark.store.shards import StoreError
-from earmark.thresholds import Thresholds
 from earmark.watchdog import Watchdog, kill
 
 if TYPE_CHECKING:
-    from earmark.scoring import Measured
-    from earmark.store.store import Store
+    pass
 
-_RUN = pytest.StashKey[Run]()
+pytest_plugins = ["earmark.fixtures"]
+
 _POOL = pytest.StashKey[DevicePool]()
 _MONITOR = pytest.StashKey[progress.Monitor]()
-_MEASURED = pytest.StashKey[list[dict[str, Any]]]()
-_DEFINITIONS = pytest.StashKey[list[str]]()
-_JUDGE = pytest.StashKey[Thresholds]()
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
 
@@ -135,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
         config.option.benchmark_storage = (paths.home() / "benchmarks").as_uri()  # else an empty folder is left here
         if not config.option.allure_report_dir:
-            config.option.allure_report_dir = str(_out(config) / "allure-results")
+            config.option.allure_report_dir = str(out_of(config) / "allure-results")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -144,9 +133,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if not _runs_suites(config):
         return
-    run = _run(config)
+    run = run_of(config)
     if not hasattr(config, "workerinput"):
-        judge = _judge(config)
+        judge = judge_of(config)
         if config.option.baseline:
             gate = BaselineGate(config.option.baseline, run, judge, Path(config.option.allure_report_dir))
             config.pluginmanager.register(gate, "earmark-baseline")
@@ -199,112 +188,6 @@ def _share(path: Path, folder: Path) -> bool:
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def _out(config: pytest.Config) -> Path:
-    return (config.invocation_params.dir / config.option.reports).resolve()
-
-
-def _run(config: pytest.Config) -> Run:
-    if _RUN not in config.stash:
-        try:
-            config.stash[_RUN] = _make_run(config)
-        except USAGE_ERRORS as error:
-            raise pytest.UsageError(str(error)) from error
-    return config.stash[_RUN]
-
-
-def _make_run(config: pytest.Config) -> Run:
-    worker = getattr(config, "workerinput", None)
-    plan = Plan.model_validate_json(worker["earmark_plan"]) if worker else _resolve(config)
-    return Run(plan, _out(config), _device(config), engine=_engine(config))
-
-
-def _engine(config: pytest.Config) -> Callable | None:
-    """Who makes what is missing: this process and the workers beside it (None), or the tasks of a Ray cluster."""
-    if config.option.engine == "local":
-        from earmark.store.pool import Pool, cores_of
-
-        return Pool(cores_of(getattr(config, "workerinput", {}).get("workercount", 1)))
-    try:
-        from earmark.store.ray_engine import connect
-    except ImportError as error:
-        raise pytest.UsageError(f"--engine ray: {error}; run: pip install 'earmark[ray]'") from error
-    try:
-        return connect(config.option.ray_address)
-    except ConnectionError as error:
-        raise pytest.UsageError(f"--engine ray: {error}") from error
-
-
-def _resolve(config: pytest.Config) -> Plan:
-    """Find every codec and dataset that the options name."""
-    option = config.option
-    codecs = [registry.find(spec) for spec in _listed(option.codec)] or [*registry.catalogue().values()]
-    twice = [name for name, count in Counter(entry.name for entry in codecs).items() if count > 1]
-    if twice:
-        raise registry.CatalogueError(
-            f"--codec: {twice[0]!r} is there twice; give each class a name of its own in its Info"
-        )
-    names = {name for entry in codecs for name in (entry.name, entry.family) if name}
-    for required in _listed(option.require):
-        if required not in names:
-            raise registry.CodecNotFoundError(f"--require {required}{nearest(required, names)}")
-    try:
-        keep.limit()  # a bad size is said now, and not after the run
-    except ValueError as error:
-        raise cards.DataError(str(error)) from error
-    if option.limit is not None and option.limit < 1:
-        raise cards.DataError(f"--limit {option.limit}: expected at least 1")
-    return Plan(
-        codecs=codecs,
-        statuses={entry.name: registry.status(entry) for entry in codecs},
-        cards=cards.select(_listed(option.data)),
-        limit=option.limit or PRESETS[option.preset].clips,
-        heavy_limit=option.limit or PRESETS[option.preset].heavy_clips,
-        trained_limit=option.limit or PRESETS[option.preset].trained_clips,
-        preset=option.preset,
-        run=_last_run(_out(config)) if option.continue_run else uuid.uuid4().hex,
-        encoders=_encoders(_listed(option.encoder)),
-        optional=metric_registry.optional(),
-    )
-
-
-def _listed(values: list[str]) -> list[str]:
-    """What an option names that may be repeated, and may hold several names between commas."""
-    return [name.strip() for names in values for name in names.split(",") if name.strip()]
-
-
-def _last_run(out: Path) -> str:
-    """The name of the run that wrote last into a folder; a new one where none did."""
-    path = out / "scores.jsonl"
-    found = score_files.read_scores(path) if path.is_file() else []
-    return found[-1].run if found else uuid.uuid4().hex
-
-
-def _encoders(specs: list[str]) -> list[Entry]:
-    """The encoders that distributions are compared by: those that are named, else all that are ready here."""
-    if not specs:
-        found = [entry for entry in registry.catalogue().values() if entry.info.capabilities == ("embed",)]
-        return [entry for entry in found if entry.family != "control" and registry.status(entry).ready]
-    named = [registry.find(spec) for spec in specs]
-    for entry in named:
-        status = registry.status(entry)
-        if "embed" not in entry.info.capabilities or not status.ready:
-            why = status if not status.ready else "it gives no latents"
-            raise registry.CatalogueError(f"--encoder {entry.name}: {why}")
-    return named
-
-
-def _device(config: pytest.Config) -> str:
-    """The torch device of this process, found without importing torch."""
-    asked, gpus = config.option.device, visible_gpus()
-    if asked is None:
-        return "cuda:0" if gpus else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
-        raise pytest.UsageError(f"--device {asked}: expected cpu, cuda or cuda:N")
-    if asked != "cpu" and int(asked.partition(":")[2] or 0) >= len(gpus):
-        raise pytest.UsageError(f"--device {asked}: this machine shows {len(gpus)} CUDA devices; use --device cpu")
-    return asked
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """`-n auto` means one worker a GPU; without GPUs, what xdist makes of it."""
@@ -317,7 +200,7 @@ def pytest_configure_node(node: Any) -> None:
     config = node.config
     if not _runs_suites(config):
         return
-    node.workerinput["earmark_plan"] = _run(config).plan.model_dump_json()
+    node.workerinput["earmark_plan"] = run_of(config).plan.model_dump_json()
     if _POOL not in config.stash:
         automatic = config.option.device in (None, "cuda")
         config.stash[_POOL] = DevicePool(visible_gpus() if automatic else [])
@@ -355,7 +238,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = {"codec", "dataset", "listed_codec", "listed_need", "backend", "encoder"} & set(metafunc.fixturenames)
     if not names or not metafunc.module.__name__.rpartition(".")[0].endswith("suites"):
         return
-    plan = _run(metafunc.config).plan
+    plan = run_of(metafunc.config).plan
     suite = metafunc.definition.get_closest_marker("suite")
     use, need = (suite.args[0], suite.kwargs.get("needs")) if suite else (None, None)
     if "listed_codec" in names:
@@ -389,10 +272,10 @@ def _argument(test: pytest.Item, mark: str) -> Any:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A question that no codec or no dataset of this run is for is left out, rather than skipped by pytest."""
-    if _RUN not in config.stash:
+    if RUN not in config.stash:
         return
     _without_speed(config, items)
-    preset = config.stash[_RUN].plan.preset
+    preset = config.stash[RUN].plan.preset
     empty = [
         item
         for item in items
@@ -418,148 +301,7 @@ def _alone(config: pytest.Config) -> bool:
     return not hasattr(config, "workerinput") and not config.pluginmanager.hasplugin("dsession")
 
 
-# -- fixtures ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def codec(request: pytest.FixtureRequest) -> Entry:
-    """What the codec is. No model is loaded by asking for it."""
-    return _run(request.config).entry(request.param)
-
-
-@pytest.fixture
-def listed_codec(request: pytest.FixtureRequest) -> tuple[Entry, Status, bool]:
-    """Any codec of the run, ready or not: its entry, its status, and whether `--require` names it."""
-    run = _run(request.config)
-    entry = run.entry(request.param)
-    required = any(name in (entry.name, entry.family) for name in _listed(request.config.option.require))
-    return entry, run.plan.statuses[entry.name], required
-
-
-@pytest.fixture
-def listed_need(request: pytest.FixtureRequest) -> tuple[str, str | None]:
-    """What some metrics need: its name, and the command that gets it (None where it is here)."""
-    return request.param, _run(request.config).plan.optional[request.param]
-
-
-@pytest.fixture(scope="session")
-def encoder(request: pytest.FixtureRequest) -> Entry:
-    """An encoder by whose embeddings distributions are compared."""
-    plan = _run(request.config).plan
-    return next(entry for entry in plan.encoders if entry.name == request.param)
-
-
-@pytest.fixture(scope="session")
-def dataset(request: pytest.FixtureRequest) -> Dataset:
-    """The clips that this run uses."""
-    return _run(request.config).dataset(request.param)
-
-
-@pytest.fixture
-def training_set(request: pytest.FixtureRequest, dataset: Dataset) -> Dataset:
-    """The clips of the dataset for what is trained on them: more than others get in the quick preset."""
-    return _run(request.config).training_set(dataset)
-
-
-@pytest.fixture(scope="session")
-def few(request: pytest.FixtureRequest, dataset: Dataset) -> Dataset:
-    """The clips for what takes long, such as a sweep: fewer in the quick preset."""
-    return cards.at_most(dataset, _run(request.config).plan.heavy_limit)
-
-
-@pytest.fixture(scope="session")
-def store(request: pytest.FixtureRequest) -> Store:
-    """What the codecs made of the datasets; made once, then read."""
-    return _run(request.config).store
-
-
-@pytest.fixture
-def scores(request: pytest.FixtureRequest, store: Store, record_property: Callable) -> Callable[..., Score]:
-    """`scores(metric, codec, dataset)`: measure, record the score everywhere, and return it.
-
-    What a suite's own procedure found is handed over: `scores(metric, codec, dataset, found=..., variant=...)`.
-    """
-    from earmark.scoring import measure
-
-    run, suite = _run(request.config), request.node.module.__name__.rpartition(".")[2].removeprefix("test_")
-
-    def score(name: str, codec: Entry, dataset: Dataset, **of: Any) -> Score:
-        metric, preset = metric_registry.find(name), run.plan.preset
-        used = dataset if "found" in of else run.dataset_for(metric, dataset)
-        measured = measure(metric, codec, used, store, suite=suite, preset=preset, device=run.device_name, **of)
-        _record(request.node, measured, summary.define(metric), record_property)
-        return measured.score
-
-    return score
-
-
-def _record(item: pytest.Item, measured: Measured, definition: str, record_property: Callable) -> None:
-    """Into JUnit (plain properties), Allure (a parameter that is not part of the test's identity) and the report."""
-    import allure
-
-    score = measured.score
-    for name in ("value", "unit", "ci_low", "ci_high", "n", "failed"):
-        record_property(f"{score.metric}_{name}", getattr(score, name))
-    allure.dynamic.parameter(score.metric, _Unquoted(summary.describe(score)), excluded=True)
-    definitions = item.stash.setdefault(_DEFINITIONS, [inspect.getdoc(item.function) or ""])  # type: ignore[attr-defined]
-    definitions.append(f"* **{score.metric}**: {definition}")
-    allure.dynamic.description("\n\n".join(definitions))
-    item.stash.setdefault(_MEASURED, []).append(
-        {"score": json.loads(score.to_json()), "clips": measured.clip_rows(), "errors": measured.errors}
-    )
-
-
-class _Unquoted:
-    """Text as an Allure parameter; a plain string is shown with its quotes."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-@pytest.fixture
-def gate(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`gate(score, ...)`: fail the test where a score misses its threshold; say so where nothing judges it."""
-    judge = _judge(request.config)
-
-    def check(*scores: Score) -> None:
-        missed = [found for score in scores if (found := _verdict(judge, score, request.node.stash[_MEASURED]))]
-        if missed:
-            pytest.fail("\n".join(missed), pytrace=False)
-
-    return check
-
-
-def _verdict(judge: Thresholds, score: Score, measured: list[dict[str, Any]]) -> str | None:
-    """Why a score must not pass, with the first clips that failed; None where it may."""
-    verdict = judge.judge(score)
-    record = next(entry for entry in measured if entry["score"]["metric"] == score.metric)
-    record["ungated"] = verdict.ungated
-    worst = "".join(f"\n  {clip}: {why}" for clip, why in sorted(record["errors"].items())[:5])
-    return verdict.failed + worst if verdict.failed else None
-
-
-def _judge(config: pytest.Config) -> Thresholds:
-    """The thresholds of the run, read once, every name in them checked."""
-    if _JUDGE not in config.stash:
-        from earmark.scoring import metric_names, metric_variants
-
-        plan = _run(config).plan
-        suites = [path.stem.removeprefix("test_") for path in (Path(__file__).parent / "suites").glob("test_*.py")]
-        names = thresholds_file.Names(
-            codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
-            suites=suites,
-            datasets=[*cards.cards(), *(card.name for card in plan.cards), "synthetic"],
-            metrics=metric_names(entry.name for entry in plan.encoders),
-            variants=metric_variants(),
-        )
-        try:
-            config.stash[_JUDGE] = thresholds_file.load(config.option.thresholds, names)
-        except USAGE_ERRORS as error:
-            raise pytest.UsageError(str(error)) from error
-    return config.stash[_JUDGE]
+# -- one test after the other -----------------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -567,7 +309,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     """Allure's tree: the dimension, then the codec, then the dataset, rather than Python's packages and modules."""
     names = getattr(getattr(item, "callspec", None), "params", {})
     codec = names.get("codec") or names.get("listed_codec")
-    if _RUN not in item.config.stash or codec is None:
+    if RUN not in item.config.stash or codec is None:
         return
     import allure
 
@@ -602,8 +344,8 @@ def _without_traceback() -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, Any, Any]:
     report = yield
-    if call.when == "call" and _MEASURED in item.stash:
-        report.earmark = item.stash[_MEASURED]  # plain JSON: it crosses from worker to controller
+    if call.when == "call" and MEASURED in item.stash:
+        report.earmark = item.stash[MEASURED]  # plain JSON: it crosses from worker to controller
     return report
 
 
@@ -611,7 +353,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write each score as it comes, so that a killed run keeps what it had."""
     measured = getattr(report, "earmark", None)
     if measured and _CONTROLLER:
-        run = _CONTROLLER[-1].stash[_RUN]
+        run = _CONTROLLER[-1].stash[RUN]
         run.results += measured
         score_files.append_scores(run.out / "scores.jsonl", [Score.from_dict(entry["score"]) for entry in measured])
 
@@ -625,9 +367,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The controller writes what needs the whole run: per-clip values, thresholds, Allure's environment."""
     config = session.config
-    if _RUN not in config.stash or hasattr(config, "workerinput"):
+    if RUN not in config.stash or hasattr(config, "workerinput"):
         return
-    run = config.stash[_RUN]
+    run = config.stash[RUN]
     score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
     _write_allure(run, Path(config.option.allure_report_dir))
     keep.enforce(paths.home() / "store", keep.limit())
@@ -653,9 +395,9 @@ def _write_allure(run: Run, results: Path) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Name the device, the codecs and the data at the top of every run."""
-    if _RUN not in config.stash:
+    if RUN not in config.stash:
         return []
-    run = config.stash[_RUN]
+    run = config.stash[RUN]
     ready = run.plan.ready(None)
     limit = f", at most {run.plan.limit} clips each" if run.plan.limit else ""
     return [
@@ -668,7 +410,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The scores of this run as a table, what nothing gated, and the clips that failed, by name."""
-    run = config.stash.get(_RUN, None)
+    run = config.stash.get(RUN, None)
     if run is None or not run.results:
         return
     terminalreporter.section("scores")

@@ -12,7 +12,7 @@ def nodes(monkeypatch):
     """`nodes(name)`: a worker's node as xdist gives it to the hooks, of one run on a machine with four GPUs."""
     monkeypatch.setattr(plugin, "_runs_suites", lambda config: True)
     monkeypatch.setattr(plugin, "visible_gpus", lambda: ["0", "1", "2", "3"])
-    monkeypatch.setattr(plugin, "_run", lambda config: SimpleNamespace(plan=SimpleNamespace(model_dump_json=str)))
+    monkeypatch.setattr(plugin, "run_of", lambda config: SimpleNamespace(plan=SimpleNamespace(model_dump_json=str)))
     config = SimpleNamespace(stash=pytest.Stash(), option=SimpleNamespace(device=None))
     return lambda name: SimpleNamespace(config=config, gateway=SimpleNamespace(id=name), workerinput={})
 
