@@ -125,9 +125,12 @@ def _interval(score: Score) -> tuple[float, float]:
 
 
 def _trained_on(facts: Facts, dataset: str) -> bool:
-    """Whether the corpus of a dataset is among those that a codec was trained on, by name."""
-    name = _plain(dataset)
-    return any(name.startswith(_plain(corpus)) for corpus in facts.trained_on if _plain(corpus))
+    """Whether a codec was trained on the corpus of a dataset, or on a part of it, by name.
+
+    "LibriSpeech" is that of librispeech_test_other, "ESC-10 folds 1-4" a part of esc10.
+    """
+    name, corpora = _plain(dataset), [_plain(corpus) for corpus in facts.trained_on]
+    return any(name.startswith(corpus) or corpus.startswith(name) for corpus in corpora if corpus)
 
 
 def _plain(name: str) -> str:

@@ -71,6 +71,21 @@ def test_published_figures_and_contamination_are_marked():
     assert (mimi.published, mimi.contaminated) == (2.77, False)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "corpus", "contaminated"),
+    [
+        ("librispeech_test_other", "LibriSpeech", True),
+        ("librispeech_test_other", "LibriSpeech train-clean-100 (52 min)", False),
+        ("esc10", "ESC-10 folds 1-4", True),
+        ("sampler_speech", "sampler", True),
+        ("librispeech_test_other", "Libri-Light", False),
+    ],
+)
+def test_what_a_codec_was_trained_on_is_marked(dataset, corpus, contaminated):
+    found = board([score("a", 1.0, dataset=dataset)], {"a": Facts(trained_on=(corpus,))}, {})
+    assert found.cells["a"][0].contaminated is contaminated
+
+
 def test_markdown_and_csv_say_the_same():
     made, _ = cells([score("dac-24k-8", 3.5), score("mimi-8", 2.7, out_of_domain=True)])
     text = to_markdown(made)
