@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -26,6 +27,7 @@ LENGTH = 16  # hexadecimal digits kept
 # Packages that every codec's output depends on, beside those that its row names.
 _ALWAYS = ("numpy", "soxr", "torch")
 _NOT_SOURCES = {"site-packages", "node_modules", "venv", "env", "build", "dist"}
+_PARSING = threading.Lock()  # two threads that parse at once break CPython 3.11's count of its own depth
 _PLAIN = (str, int, float, bool, bytes, type(None), Path)
 
 
@@ -126,7 +128,7 @@ def _ours(*modules: str) -> list[Path]:
 def _imports(path: Path) -> set[str]:
     """The dotted names of the modules that a source file imports; nothing of one that is no Python."""
     names = set()
-    with contextlib.suppress(SyntaxError, UnicodeDecodeError):
+    with _PARSING, contextlib.suppress(SyntaxError, UnicodeDecodeError):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}

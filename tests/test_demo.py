@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,6 +28,7 @@ def gate(tmp_path):
         values = {name: row.get("default", "") for name, row in ACTION["inputs"].items()} | given | inputs
         env = os.environ | {"EARMARK_HOME": str(tmp_path / "home")}
         env.pop("PYTEST_XDIST_WORKER", None)
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # the pytest that has Earmark
         env |= {name: values[value.split("inputs.")[1].split()[0]] for name, value in step["env"].items()}
         shell = ["bash", "-e", "-c", step["run"]]
         return subprocess.run(shell, cwd=tmp_path / "demo", env=env, capture_output=True, text=True, timeout=300)

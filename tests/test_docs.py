@@ -197,3 +197,8 @@ def test_the_readme_links_to_what_is_there():
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert "docs/tutorial.md" in links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_no_page_has_a_place_left_to_fill_in():
+    pages = [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "CONTRIBUTING.md"]
+    assert not [page.name for page in pages if re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text(encoding="utf-8"))]

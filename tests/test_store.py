@@ -297,4 +297,4 @@ def test_an_error_in_a_whole_dataset_is_raised_and_not_kept(make):
 def test_a_row_depends_on_all_that_its_adapter_imports_of_ours():
     """A helper that an adapter calls moves its results as its own class does."""
     found = {path.name for path in fingerprint._ours("earmark.codecs.yue", "earmark.codecs.calls")}
-    assert found == {"calls.py", "contract.py", "pretrained.py", "xcodec.py", "yue.py"}
+    assert found == {"calls.py", "contract.py", "descript.py", "pretrained.py", "xcodec.py", "yue.py"}

@@ -192,7 +192,7 @@ def test_rows_need_both_checkpoints(tmp_path, monkeypatch):
     entry = rows["vocos-8"]
     assert entry.base == catalogue()["encodec-24k-8"].checkpoint
     missing = "hf download charactr/vocos-encodec-24khz config.yaml pytorch_model.bin"
-    assert str(registry.status(entry)) == f"weights missing; run: {missing}"
+    assert str(registry.status(entry)).startswith(f"weights missing; run: {missing} && hf download facebook/encodec")
     with pytest.raises(pretrained.WeightsMissing, match=missing):
         registry.load(entry, "cpu")
     own = tmp_path / "cache" / "models--charactr--vocos-encodec-24khz" / "snapshots" / REVISION
