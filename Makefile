@@ -18,7 +18,8 @@ help:  ## list the commands
 
 bench: .venv/.installed  ## benchmark the embedded codecs on the embedded data; K=expr selects, N=workers
 	@$(BIN)/pytest suites/ -n $(N) --data sampler --preset quick --reports $(REPORTS) -k "$(K)"; status=$$?; \
-	$(BIN)/pytest suites/test_speed.py -n 0 --data sampler --reports $(REPORTS) --continue-run -q -k "$(K)" || status=1; \
+	$(BIN)/pytest suites/test_speed.py -n 0 --data sampler --reports $(REPORTS) --continue-run -q -k "$(K)"; speed=$$?; \
+	[ $$status -ne 5 ] || status=$$speed; [ $$speed -eq 0 ] || [ $$speed -eq 5 ] || status=1; \
 	$(BIN)/earmark report --reports $(REPORTS) || { [ $$status -ne 0 ] || status=1; }; exit $$status
 
 test: .venv/.installed  ## run the project's own tests: offline, on the CPU

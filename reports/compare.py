@@ -2,7 +2,9 @@
 
 A score is worse where the 95 % interval of the paired difference lies beyond a margin, and its p-value, corrected for
 all scores that are compared (Holm 1979), is below 5 %: of fifty metrics two or three would cross the first line by
-chance. Differences are always oriented: positive is worse.
+chance. The interval is a bootstrap's over groups of clips; p is Student's t over the same groups, as a bootstrap of few
+groups is far too sure in its tails, and of no number of resamples small enough for hundreds of scores. Differences are
+always oriented: positive is worse.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import numpy as np
 from earmark.reports.scores import Score, read_clips, read_scores
 
 RELATIVE_MARGIN = 0.01  # of the old value, where no margin is given: so much worse is let pass
-RESAMPLES = 9999  # of the bootstrap: the smallest p is 1e-4, which Holm's correction of 100 scores still lets through
+SPEED_MARGIN = 0.25  # the same for kernels_per_second: that much a machine varies from one hour to the next
+RESAMPLES = 9999  # of the bootstrap
+COMPARED_SPEED = "kernels_per_second"
 ALPHA = 0.05
 LEAST_GROUPS = 5  # of clips: of fewer, a bootstrap is sure of anything
 WORST = 3  # clips that are named
@@ -33,7 +37,7 @@ class Comparison:
     effect   the mean difference over the standard deviation of the clips' differences (Cohen's d of pairs).
     p        one-sided, that it is no worse than the margin; holm: corrected for all comparisons.
     worst    the clips that lost most: clip, old, new.
-    newly_failed   clips that came back before and now fail.
+    newly_failed   clips that came back before and now fail, or came back exactly and now do not.
     skipped  why the two cannot be compared; all numbers are then NaN.
     """
 
@@ -73,7 +77,9 @@ class Baseline:
         if not (folder / "scores.jsonl").is_file():
             raise ValueError(f"{folder} has no scores.jsonl; name the folder that --reports of the earlier run named")
         self.folder = folder
-        self.scores = {_what(score): score for score in read_scores(folder / "scores.jsonl")}
+        self.scores: dict[tuple, list[Score]] = {}
+        for score in read_scores(folder / "scores.jsonl"):
+            self.scores.setdefault(_what(score), []).append(score)
         self._clips = clips_by_score(read_clips(folder / "clips.parquet"))
 
     def compare(
@@ -86,11 +92,16 @@ class Baseline:
         rows = clips_by_score(clips)
         found = []
         for score in new:
-            if old := self.scores.get(_what(score)):
-                found.append(
-                    compare(old, score, self._clips.get(_what(old), {}), rows.get(_what(score), {}), margin(score))
-                )
+            if measured := self.scores.get(_what(score)):
+                old = next((one for one in reversed(measured) if _differ(one, score) is None), measured[-1])
+                clips_of = (side.get(_made_so(one), {}) for side, one in ((self._clips, old), (rows, score)))
+                found.append(compare(old, score, *clips_of, margin(score)))
         return holm(found)
+
+    def missing(self, new: Sequence[Score]) -> list[Score]:
+        """What the baseline has of the suites and codecs of a run, and the run has not."""
+        here, asked = {_what(score) for score in new}, {(score.codec, score.suite) for score in new}
+        return [one[-1] for what, one in self.scores.items() if what not in here and what[:2] in asked]
 
 
 def _what(score: Score) -> tuple:
@@ -98,39 +109,56 @@ def _what(score: Score) -> tuple:
     return score.codec, score.suite, score.dataset, score.metric, score.protocol, score.seed
 
 
+_MADE_SO = ("codec", "suite", "dataset", "metric", "protocol", "seed", "backend", "preset", "dataset_fingerprint")
+
+
+def _made_so(score: Score) -> tuple:
+    return tuple(getattr(score, name) for name in _MADE_SO)
+
+
 def clips_by_score(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, dict[str, Mapping[str, Any]]]:
-    """Rows of clips.parquet by what was measured, then by clip; of several presets the last."""
+    """Rows of clips.parquet by what was measured and how, then by clip."""
     found: dict[tuple, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("codec", "suite", "dataset", "metric", "protocol", "seed"))
-        found.setdefault(key, {})[row["clip"]] = row
+        found.setdefault(tuple(row[name] for name in _MADE_SO), {})[row["clip"]] = row
     return found
 
 
 def compare(old: Score, new: Score, before: Clips, after: Clips, margin: float | None = None) -> Comparison:
     """Compare two scores of one measurement; before, after: their rows of clips.parquet, by clip."""
-    plain = Comparison(old, new)
     if why := _differ(old, new):
-        return replace(plain, skipped=why)
+        return Comparison(old, new, skipped=why)
+    plain = Comparison(old, new, newly_failed=_newly_failed(before, after))
     if old.at_bound or new.at_bound:
         return _of_bounds(plain)
-    if old.value is None or new.value is None:
-        return replace(plain, newly_failed=_newly_failed(before, after), skipped="one of the two has no finite mean")
-    margin = RELATIVE_MARGIN * abs(old.value) if margin is None else margin
-    plain = replace(plain, margin=margin, newly_failed=_newly_failed(before, after))
-    sign = -1.0 if new.higher_is_better else 1.0
+    if old.value is None:
+        return replace(plain, skipped="the baseline has no finite mean")
+    if new.value is None:  # there was a mean, and is none
+        return replace(plain, margin=0.0, difference=math.inf, low=math.inf, high=math.inf, p=0.0, method="no mean now")
+    if margin is None:
+        margin = (SPEED_MARGIN if new.metric.startswith(COMPARED_SPEED) else RELATIVE_MARGIN) * abs(old.value)
+    plain, sign = replace(plain, margin=margin), -1.0 if new.higher_is_better else 1.0
     both = [clip for clip in after if clip in before and _finite(after[clip]) and _finite(before[clip])]
-    if both:
+    if both and _is_mean_of(old, before) and _is_mean_of(new, after):
         return _paired(plain, both, before, after, sign)
     return _of_intervals(plain, sign)
+
+
+def _is_mean_of(score: Score, clips: Clips) -> bool:
+    """Whether a score is the plain mean of its clips' values: not a rate over all words, nor a geometric mean."""
+    values = [row["value"] for row in clips.values() if _finite(row)]
+    return score.value is not None and math.isclose(float(np.mean(values)), score.value, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _differ(old: Score, new: Score) -> str | None:
     """Why two scores are not of one measurement."""
     if old.dataset_fingerprint != new.dataset_fingerprint:
         return "the data differ: compare runs over the same clips (--data, --limit, --preset)"
-    if old.backend != new.backend:
-        return f"the backend changed from {old.backend} to {new.backend}"
+    for name in ("backend", "preset", "device"):
+        if getattr(old, name) != getattr(new, name):
+            return f"the {name} changed from {getattr(old, name)} to {getattr(new, name)}"
+    if new.suite == "speed" and not new.metric.startswith((COMPARED_SPEED, "algorithmic_delay_ms")):
+        return f"seconds and memory are the machine's too, and size is a choice: {COMPARED_SPEED} is compared"
     return None
 
 
@@ -148,7 +176,10 @@ def _finite(row: Mapping[str, Any]) -> bool:
 
 
 def _newly_failed(before: Clips, after: Clips) -> list[str]:
-    return [clip for clip, row in after.items() if row["error"] and clip in before and not before[clip]["error"]]
+    """Clips that fail now and did not; and those that came back exactly and now do not."""
+    both = [(clip, before[clip], row) for clip, row in after.items() if clip in before]
+    failed = [clip for clip, old, new in both if new["error"] and not old["error"]]
+    return failed + [clip for clip, old, new in both if old["at_bound"] and not new["at_bound"] and not new["error"]]
 
 
 def _paired(plain: Comparison, clips: Sequence[str], before: Clips, after: Clips, sign: float) -> Comparison:
@@ -172,11 +203,25 @@ def _paired(plain: Comparison, clips: Sequence[str], before: Clips, after: Clips
         return replace(found, low=0.0, high=0.0, p=1.0, method="every clip scores the same")
     if len(names) < LEAST_GROUPS:
         return replace(found, skipped=f"{len(names)} groups of clips are too few to judge by; at least {LEAST_GROUPS}")
-    means = _bootstrap_means(worse, index, len(names))
-    low, high = np.quantile(means, [0.025, 0.975])
-    p = (1 + int((means <= plain.margin).sum())) / (RESAMPLES + 1)
-    method = f"paired bootstrap over {len(names)} groups of clips"
+    low, high = np.quantile(_bootstrap_means(worse, index, len(names)), [0.025, 0.975])
+    p = _by_student(worse, index, len(names), plain.margin)
+    method = f"paired bootstrap over {len(names)} groups of clips, p by Student's t"
     return replace(found, low=float(low), high=float(high), p=p, method=method)
+
+
+def _by_student(values: np.ndarray, index: np.ndarray, groups: int, margin: float) -> float:
+    """One-sided p that the mean is no more than the margin, over groups of clips: the ratio of the groups' sums and
+    sizes, linearised (Cochran, Sampling Techniques, 1977, 6.5), by Student's t of groups - 1 degrees.
+    """
+    from scipy import stats
+
+    sums, sizes = np.bincount(index, weights=values), np.bincount(index)
+    mean = sums.sum() / sizes.sum()
+    left = (sums - mean * sizes) / sizes.mean()
+    error = math.sqrt(float(left @ left) / (groups * (groups - 1)))
+    if error < 1e-12 * max(1.0, abs(mean)):  # every group alike
+        return 0.0 if mean > margin else 1.0
+    return float(stats.t.sf((mean - margin) / error, groups - 1))
 
 
 def _bootstrap_means(values: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
@@ -236,7 +281,7 @@ def describe(found: Comparison) -> str:
         f"n {found.n}, effect {found.effect:.2g}, p {found.p:.2g}, corrected {found.holm:.2g} ({found.method})",
     ]
     lines += [f"  {clip}: {before:.4g} before, {after:.4g} now" for clip, before, after in found.worst]
-    lines += [f"  {clip}: fails now, and did not before" for clip in found.newly_failed[:WORST]]
+    lines += [f"  {clip}: fails now, or is no longer exact, and was well before" for clip in found.newly_failed[:WORST]]
     return "\n".join(lines)
 
 

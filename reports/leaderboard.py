@@ -21,6 +21,7 @@ from earmark.reports.scores import Score
 from earmark.reports.tables import cell as short
 from earmark.reports.tables import is_headline
 
+MAX_FAILED = 0.01  # a codec that fails on more of the clips ranks last
 PAGE = Path(__file__).with_name("leaderboard.html")
 
 
@@ -53,6 +54,7 @@ class Column:
     unit: str
     higher_is_better: bool
     domain: str = ""
+    device: str = ""  # of speed and memory, which are a machine's as much as a codec's
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
 def _column(score: Score, domains: Mapping[str, str]) -> Column:
     shared = ("suite", "dataset", "metric", "backend", "protocol", "preset", "unit", "higher_is_better")
     same = {name: getattr(score, name) for name in shared}
-    return Column(**same, data=score.dataset_fingerprint, domain=domains.get(score.dataset, ""))
+    device = score.device if score.suite == "speed" else ""
+    return Column(**same, data=score.dataset_fingerprint, domain=domains.get(score.dataset, ""), device=device)
 
 
 def _rank(score: Score, peers: Sequence[Score]) -> int:
@@ -117,6 +120,8 @@ def _better(a: Score, b: Score) -> bool:
 
 def _interval(score: Score) -> tuple[float, float]:
     best = float("inf") if score.higher_is_better else float("-inf")
+    if score.failed > MAX_FAILED * (score.n + score.failed):  # of the few clips that came back nothing can be said
+        return -best, -best
     if score.value is None:
         return (best, best) if score.at_bound else (-best, -best)
     low = score.ci_low if score.ci_low is not None else score.value
@@ -192,8 +197,8 @@ def to_markdown(board: Board) -> str:
 
 
 _LEGEND = (
-    "Mean ± half of the 95 % interval, and the rank; codecs whose intervals overlap share it. † the metric was not "
-    "validated for such audio. ‡ the codec was trained on that corpus."
+    "Mean ± half of the 95 % interval, and the rank: 1 and how many are better beyond both intervals. † the metric was "
+    "not validated for such audio. ‡ the codec was trained on that corpus."
 )
 
 

@@ -23,6 +23,7 @@ KINDS = ("quantized", "unquantized")  # of latents, the first that a codec has
 
 def pictures(scores: Sequence[Score], families: Mapping[str, str], domains: Mapping[str, str]) -> list[tuple[str, str]]:
     """(caption, SVG) of every picture that the scores give; families: codec -> family, domains: dataset -> domain."""
+    scores = _comparable(scores)
     datasets = list(dict.fromkeys(score.dataset for score in scores))
     found = []
     for dataset in datasets:
@@ -31,6 +32,19 @@ def pictures(scores: Sequence[Score], families: Mapping[str, str], domains: Mapp
         found += _with_perplexity(scores, dataset)
     found += [_probes(scores, protocol, domains) for protocol in ("earmark", "xares")]
     return [(caption, plots.svg(figure)) for caption, figure in (each for each in found if each)]
+
+
+def _comparable(scores: Sequence[Score]) -> list[Score]:
+    """Of each dataset and metric the scores made alike (clips, backend, protocol, preset, device), of the way that most
+    codecs were measured; of one measurement that was repeated the newest.
+    """
+    ways: dict[tuple, dict[tuple, dict[str, Score]]] = {}
+    for score in sorted(scores, key=lambda score: score.time):
+        how = (score.dataset_fingerprint, score.backend, score.protocol, score.preset, score.device)
+        ways.setdefault((score.dataset, score.metric), {}).setdefault(how, {})[score.codec] = score
+    chosen = {key: max(by_way.values(), key=len) for key, by_way in ways.items()}
+    wanted = {id(score) for by_codec in chosen.values() for score in by_codec.values()}
+    return [score for score in scores if id(score) in wanted]
 
 
 def _over_bitrate(

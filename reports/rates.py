@@ -51,21 +51,29 @@ def bd_rate(anchor: Sequence[Point], other: Sequence[Point]) -> float | None:
     """
     import bjontegaard
 
-    if min(len(anchor), len(other)) < LEAST_POINTS or not (_monotone(anchor) and _monotone(other)):
+    ways = [_way(points) for points in (anchor, other)]
+    if min(len(anchor), len(other)) < LEAST_POINTS or ways[0] != ways[1] or ways[0] == 0:
         return None
     (a_low, a_high), (b_low, b_high) = _range(anchor), _range(other)
     shared = min(a_high, b_high) - max(a_low, b_low)
     if shared <= 0 or shared < LEAST_OVERLAP * (max(a_high, b_high) - min(a_low, b_low)):
         return None
-    sides = [[getattr(point, name) for point in points] for points in (anchor, other) for name in ("kbps", "value")]
+    sides = [side for points in (anchor, other) for side in _sides(points, ways[0])]
     found = bjontegaard.bd_rate(*sides, method="pchip", require_matching_points=False, min_overlap=0)
     return float(found) if np.isfinite(found) else None
 
 
-def _monotone(points: Sequence[Point]) -> bool:
-    """Whether quality only rises, or only falls (a distance), with bitrate: else a quality has no one bitrate."""
-    steps = np.diff([point.value for point in points])
-    return bool((steps > 0).all() or (steps < 0).all()) and bool((np.diff([point.kbps for point in points]) > 0).all())
+def _way(points: Sequence[Point]) -> int:
+    """1 where values only rise with bitrate, -1 where they only fall (a distance), 0 where they do neither."""
+    steps, rates = np.diff([point.value for point in points]), np.diff([point.kbps for point in points])
+    if not (rates > 0).all():
+        return 0
+    return 1 if (steps > 0).all() else -1 if (steps < 0).all() else 0
+
+
+def _sides(points: Sequence[Point], way: int) -> tuple[list[float], list[float]]:
+    """Bitrates, and values so that more is better."""
+    return [point.kbps for point in points], [way * point.value for point in points]
 
 
 def _range(points: Sequence[Point]) -> tuple[float, float]:

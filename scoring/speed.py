@@ -8,6 +8,7 @@ slower machine too.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -94,8 +95,13 @@ def _waits(device: str) -> Callable[[Any], None]:
 
 
 def of_rounds(seconds: Sequence[float], scale: float = 1.0, notes: Sequence[str] = ()) -> Found:
-    """The median of rounds times `scale`, with the fastest and the slowest as its interval: rounds are no sample."""
+    """The median of rounds times `scale`, with the fastest and the slowest as its interval: rounds are no sample.
+
+    One measurement has no interval.
+    """
     values = scale * np.asarray(seconds, dtype=np.float64)
+    if len(values) == 1:
+        return Found(float(values[0]), math.nan, math.nan, "none: one measurement", 1, notes=notes)
     method = "fastest and slowest round"
     return Found(float(np.median(values)), float(values.min()), float(values.max()), method, len(values), notes=notes)
 

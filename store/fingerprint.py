@@ -13,9 +13,10 @@ import inspect
 import json
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from earmark.codecs.registry import Entry
@@ -207,9 +208,28 @@ def _parts(value: Any) -> list[Any] | None:
         return list(value)
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)
-    if isinstance(value, type | ModuleType | FunctionType | BuiltinFunctionType):
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, weakref.ref):
+        return [value()]
+    if isinstance(value, FunctionType):
+        return [value.__module__, value.__qualname__, value.__defaults__, value.__kwdefaults__, _closed_over(value)]
+    if isinstance(value, type | ModuleType | BuiltinFunctionType):
         return [getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)]
     if isinstance(value, torch.nn.Module):
-        kept = ("_parameters", "_buffers", "_modules")  # the rest that starts so is torch's own: hooks, weak references
-        return [{name: part for name, part in vars(value).items() if name in kept or not name.startswith("_")}]
+        own = set(vars(torch.nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}  # hooks, and the like
+        return [{name: part for name, part in vars(value).items() if name not in own}]
     return [vars(value)] if hasattr(value, "__dict__") else None
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    """The values that a function has from where it was made; None for one that is not set yet."""
+    found = []
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # empty
+            found.append(None)
+    return found

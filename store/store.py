@@ -138,7 +138,7 @@ class Store:
         path = self.folder(job) / "whole.safetensors"
         while (shard := shards.read(path)) is None:
             with _lock(path) as held:
-                if held and shards.peek(path) is None:
+                if held and shards.read(path) is None:  # not `peek`: a damaged one is to be made again
                     shards.write(path, Shard((make(),), self.run))
             if not held:
                 self.beat(f"waiting for another worker at {job.maker}")

@@ -62,6 +62,18 @@ def test_of_one_measurement_the_newest_counts():
     assert [cell.score.value for cell in found["a"]] == [4.0]
 
 
+def test_a_codec_that_fails_on_most_clips_is_not_first():
+    easy = replace(score("fails", 4.6, None), n=1, failed=15)
+    _, found = cells([easy, score("works", 3.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"works": 1, "fails": 2}
+
+
+def test_pictures_are_of_scores_made_alike():
+    scores, families = rated()
+    other = [replace(one, dataset_fingerprint="g", value=99.0) for one in scores if one.codec == "tiny-3"]
+    assert dict(pictures([*other, *scores], families, {})) == dict(pictures(scores, families, {}))
+
+
 def test_published_figures_and_contamination_are_marked():
     facts = {"dac-24k-8": Facts(trained_on=("LibriTTS",)), "mimi-8": Facts(trained_on=("Libri-Light",))}
     _, found = cells([score("dac-24k-8", 3.5), score("mimi-8", 2.7)], facts)
@@ -125,6 +137,12 @@ def test_half_the_bits_for_the_same_quality_is_minus_fifty_percent():
     assert bd_rate(anchor, half) == pytest.approx(-50)
     assert bd_rate(half, anchor) == pytest.approx(100)
     assert bd_rate(anchor, anchor) == pytest.approx(0)
+
+
+def test_of_a_distance_less_is_better():
+    anchor = curve((6, 4.0), (12, 3.0), (24, 2.0))
+    assert bd_rate(anchor, curve((3, 4.0), (6, 3.0), (12, 2.0))) == pytest.approx(-50)
+    assert bd_rate(anchor, curve((3, 2.0), (6, 3.0), (12, 4.0))) is None  # one falls, the other rises
 
 
 @pytest.mark.parametrize(

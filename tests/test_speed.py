@@ -23,6 +23,11 @@ def test_of_rounds_by_hand():
     assert (found.value, found.low, found.high, found.n) == pytest.approx((0.04, 0.02, 0.08, 3))
 
 
+def test_one_measurement_has_no_interval():
+    found = speed.of_rounds([2.0])
+    assert (found.value, np.isnan(found.low), found.method) == (2.0, True, "none: one measurement")
+
+
 def test_the_sound_is_the_same_every_time_and_within_range():
     wav, lengths = speed.sound(TINY, 0.5, 2, "cpu")
     again, _ = speed.sound(TINY, 0.5, 2, "cpu")

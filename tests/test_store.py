@@ -1,5 +1,6 @@
 """The store: each clip once, nothing stale, nothing half written, failures named and tried again."""
 
+import functools
 import math
 import re
 import threading
@@ -298,3 +299,53 @@ def test_a_row_depends_on_all_that_its_adapter_imports_of_ours():
     """A helper that an adapter calls moves its results as its own class does."""
     found = {path.name for path in fingerprint._ours("earmark.codecs.yue", "earmark.codecs.calls")}
     assert found == {"calls.py", "contract.py", "descript.py", "pretrained.py", "xcodec.py", "yue.py"}
+
+
+def test_a_damaged_whole_is_made_again(make):
+    made = []
+
+    def train():
+        made.append(1)
+        return Outcome("all", {"loss": 0.5}, {"curve": np.arange(300.0)})
+
+    make().whole(whole_job(), train)
+    path = make().folder(whole_job()) / "whole.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    assert make("run2").whole(whole_job(), train).arrays["curve"][-1] == 299
+    assert len(made) == 2
+
+
+class Private(torch.nn.Module):
+    """A codec's module that keeps a tensor, a number and a function of its own under private names."""
+
+    def __init__(self, x):
+        super().__init__()
+        self._codebook, self._scale = torch.full((3,), float(x)), x
+
+
+def partial_of(x):
+    return functools.partial(pow, x)
+
+
+def closure_of(x):
+    def inner(y):
+        return x * y
+
+    return inner
+
+
+@pytest.mark.parametrize("kind", [Private, partial_of, closure_of])
+def test_what_is_kept_in_private_is_part_of_the_fingerprint(kind):
+    """In a module's private attributes, in a partial, in a closure."""
+
+    class Adapter:
+        def __init__(self, x):
+            self.part = kind(x)
+
+    entry = registry.find(f"{OWN}:Same")
+    one, same, other = (fingerprint.of_adapter(entry, Adapter(x)) for x in (1, 1, 2))
+    assert one == same
+    assert one is not None
+    assert one != other
