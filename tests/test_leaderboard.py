@@ -275,7 +275,7 @@ def test_the_page_can_be_photographed(tmp_path, earmark_pytest):
     folder = os.environ.get("EARMARK_SCREENSHOTS")
     page = page_of_a_run(tmp_path / "out", earmark_pytest) if folder else tmp_path / "page.html"
     if not folder:
-        page.write_text(to_html(board(rated()[0], {}, {"libritts_test_other": "speech"}), pictures(*rated())))
+        page.write_text(to_html(board(rated()[0], {}, {"libritts_test_other": "speech"}), pictures(*rated(), {})))
     picture = Path(folder or tmp_path) / "leaderboard.png"
     photograph(page, picture)
     assert picture.stat().st_size < 200_000
