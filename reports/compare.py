@@ -94,8 +94,8 @@ class Baseline:
         for score in new:
             if measured := self.scores.get(_what(score)):
                 old = next((one for one in reversed(measured) if _differ(one, score) is None), measured[-1])
-                clips_of = (side.get(_made_so(one), {}) for side, one in ((self._clips, old), (rows, score)))
-                found.append(compare(old, score, *clips_of, margin(score)))
+                before, after = self._clips.get(_made_so(old), {}), rows.get(_made_so(score), {})
+                found.append(compare(old, score, before, after, margin(score)))
         return holm(found)
 
     def missing(self, new: Sequence[Score]) -> list[Score]:
