@@ -59,12 +59,20 @@ def earmark_pytest(tmp_path: Path):
 
 
 @pytest.fixture
-def inference() -> Iterator[None]:
-    """No gradients, and one thread: two of one test wait for each other on a busy machine."""
+def one_thread() -> Iterator[None]:
+    """One thread: two of one test wait for each other on a busy machine, and sums are in one order."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def inference(one_thread: None) -> Iterator[None]:
+    """No gradients, and one thread."""
+    import torch
+
     with torch.inference_mode():
         yield
-    torch.set_num_threads(before)

@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchaudio")
 
 from earmark.tests.published_vits import ASKED, KINDS  # noqa: E402
-from earmark.tests.thin_encoders import embed, noise, on_one_thread  # noqa: E402, F401 (a fixture)
+from earmark.tests.thin_encoders import embed, noise  # noqa: E402 (a fixture)
 
 MODULE = """
 import numpy as np
@@ -66,6 +66,8 @@ class BEATs(torch.nn.Module):
         return self.encoder(x)[0], padding_mask
 """
 CONFIG = {"width": 6, "encoder_layers": 2, "input_patch_size": 16}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -20,11 +20,13 @@ transforms = pytest.importorskip("torchaudio.transforms")
 from torch.nn import functional as F  # noqa: E402, N812 (as all call it)
 
 from earmark.tests.published_vits import ASKED  # noqa: E402
-from earmark.tests.thin_encoders import embed, noise, on_one_thread  # noqa: E402, F401 (a fixture)
+from earmark.tests.thin_encoders import embed, noise  # noqa: E402 (a fixture)
 
 EPS = torch.finfo(torch.float32).eps
 STAGES, LEAST, PREFIX = {"byol-a": 2, "byol-s": 3}, {"byol-a": 513, "byol-s": 1120}, {"byol-a": "model.", "byol-s": ""}
 every = pytest.mark.parametrize("name", STAGES)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tensors_of(name, channels=8, wide=12):

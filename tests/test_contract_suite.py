@@ -45,12 +45,7 @@ class MyEncoder:  # energies of hops of 10 ms
 SLOW = {"memory"}  # a second; asked of one good codec, one good encoder and its own bugs
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

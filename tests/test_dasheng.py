@@ -11,9 +11,11 @@ from earmark.codecs.registry import catalogue
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from earmark.tests.thin_encoders import REVISION, embed, noise, on_one_thread  # noqa: E402, F401 (a fixture)
+from earmark.tests.thin_encoders import REVISION, embed, noise  # noqa: E402 (a fixture)
 
 DASHENG = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

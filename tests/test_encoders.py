@@ -30,7 +30,6 @@ from earmark.tests.thin_encoders import (  # noqa: E402, F401 (fixtures)  # noqa
     frames_of,
     loader,
     noise,
-    on_one_thread,
     put,
 )
 
@@ -40,6 +39,8 @@ ROWS = {
     if entry.adapter.partition(":")[0].endswith((".spectrum_encoders", ".waveform_encoders"))
 }
 every = pytest.mark.parametrize("name", THIN)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @every

@@ -12,7 +12,7 @@ from earmark.codecs import calls, registry
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from earmark.tests.thin_encoders import embed, noise, on_one_thread  # noqa: E402, F401 (a fixture)
+from earmark.tests.thin_encoders import embed, noise  # noqa: E402 (a fixture)
 
 HEAR_MODULE = '''
 import torch
@@ -66,6 +66,8 @@ Wide = Xares.of("{xares}:MeanEncoder", name="wide", sample_rate=16000, frame_rat
 Bare = Xares.of("{xares}:Bare", name="bare", sample_rate=16000, frame_rate=25)
 Classless = Xares.of("{xares}", name="classless", sample_rate=16000, frame_rate=25)
 """
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

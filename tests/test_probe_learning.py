@@ -16,12 +16,7 @@ from earmark.probes.train import Examples, Run, Trainer
 CLASSES, RATE = 4, 10.0
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(name, kind="classification"):

@@ -10,7 +10,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from earmark.codecs.spectrum_encoders import Clap  # noqa: E402
-from earmark.tests.thin_encoders import cache_of_all, embed, frames_of, loader, noise, on_one_thread  # noqa: E402, F401 (fixtures)  # noqa: E402
+from earmark.tests.thin_encoders import cache_of_all, embed, frames_of, loader, noise  # noqa: E402, F401 (fixtures)  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["whisper", "qwen2-audio"])

@@ -19,10 +19,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchaudio")
 
 from earmark.tests.published_vits import ASKED, KINDS, UPSTREAM, publisher  # noqa: E402, F401 (a fixture)
-from earmark.tests.thin_encoders import embed, noise, on_one_thread  # noqa: E402, F401 (a fixture)
+from earmark.tests.thin_encoders import embed, noise  # noqa: E402 (a fixture)
 
 ROWS = {name: entry for name, entry in catalogue().items() if entry.adapter.startswith("earmark.codecs.spectrum_vits:")}
 every = pytest.mark.parametrize("name", UPSTREAM)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @every

@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from earmark.tests.thin_encoders import THIN, build, cache_of_all, embed, loader, noise, on_one_thread, put, repository  # noqa: E402, F401 (fixtures)  # noqa: E402
+from earmark.tests.thin_encoders import THIN, build, cache_of_all, embed, loader, noise, put, repository  # noqa: E402, F401 (fixtures)  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", [name for name in THIN if "stable" in name])

@@ -150,14 +150,6 @@ CONVOLUTIONS = [name for name in THIN if THIN[name].adapter.__bases__[0].__name_
 every = pytest.mark.parametrize("name", THIN)
 
 
-@pytest.fixture(autouse=True, name="one_thread")
-def on_one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @functools.cache
 def repository(name):
     """The random model that a repository holds, all weights of a size that matters (CLAP's begin near zero)."""
