@@ -66,7 +66,7 @@ class BaselineGate:
         from earmark.reports.allure.written import write_result
         from earmark.reports.compare import describe
 
-        outcome: Any = "failed" if found.regressed else "skipped" if found.skipped else "passed"
+        outcome = {"worse": "failed", "not compared": "skipped"}.get(found.verdict, "passed")
         text = f"regression: {describe(found)}" if found.regressed else describe(found)
         new = found.new
         nodeid = f"{TEST}[{new.codec}-{new.dataset}-{new.metric}]"
@@ -105,6 +105,4 @@ class BaselineGate:
 
     @staticmethod
     def _word(found: Comparison) -> str:
-        if found.regressed:
-            return "worse"
-        return f"not compared ({found.skipped})" if found.skipped else "better" if found.improved else "as before"
+        return f"not compared ({found.skipped})" if found.verdict == "not compared" else found.verdict

@@ -138,13 +138,14 @@ def judge_of(config: pytest.Config) -> Thresholds:
     """The thresholds of the run, read once, every name in them checked."""
     if JUDGE not in config.stash:
         from earmark.scoring import metric_names, metric_variants
+        from earmark.scoring.speed import SYNTHETIC
 
         plan = run_of(config).plan
         suites = [path.stem.removeprefix("test_") for path in (Path(__file__).parent / "suites").glob("test_*.py")]
         names = thresholds_file.Names(
             codecs=[*registry.catalogue(), *(entry.name for entry in plan.codecs)],
             suites=suites,
-            datasets=[*cards.cards(), *(card.name for card in plan.cards), "synthetic"],
+            datasets=[*cards.cards(), *(card.name for card in plan.cards), SYNTHETIC],
             metrics=metric_names(entry.name for entry in plan.encoders),
             variants=metric_variants(),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -29,9 +29,6 @@ from earmark.run import PRESETS, Plan, Run
 from earmark.store import keep
 from earmark.store.shards import StoreError
 from earmark.watchdog import Watchdog, kill
-
-if TYPE_CHECKING:
-    pass
 
 pytest_plugins = ["earmark.fixtures"]
 

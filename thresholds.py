@@ -20,11 +20,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from earmark.names import nearest
-from earmark.reports.scores import Score
+from earmark.reports.scores import MAX_FAILED, Score
 
 DEFAULT = Path(__file__).parent / "thresholds.yaml"
 OUT_OF_DOMAIN = "out of domain: the metric was not validated for such audio"
-MAX_FAILED = 0.01  # more failed clips than this share fail the gate
 MARGIN = 0.02  # what --write-thresholds leaves below a measured value, as a share of it (at least half its interval)
 
 

@@ -9,6 +9,7 @@ padding and their batch statistics count it, which is mended here (`_blind_to_pa
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class BiLstm(nn.Module):
         return x
 
 
-class _Masked(nn.Module):
+class _Masked(nn.Module, abc.ABC):
     """A Conformer that is blind to padding: its frames are zero before each convolution and in no batch statistics."""
 
     def __init__(self, net: nn.Module, width: int) -> None:
@@ -91,8 +92,9 @@ class _Masked(nn.Module):
         self.kept = inside(lengths, x.shape[1])
         return self.run(x, lengths)
 
+    @abc.abstractmethod
     def run(self, x: Tensor, lengths: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The library's own call, which sees `kept`."""
 
 
 class Conformer(_Masked):

@@ -66,6 +66,13 @@ class Comparison:
         """Whether the new score is better beyond its margin (not corrected: it decides nothing)."""
         return self.high < -self.margin
 
+    @property
+    def verdict(self) -> str:
+        """worse, not compared, better or as before."""
+        if self.regressed:
+            return "worse"
+        return "not compared" if self.skipped else "better" if self.improved else "as before"
+
 
 class Baseline:
     """The scores of an earlier run, from the folder that its `--reports` named.
@@ -307,14 +314,13 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
             _number(new),
             interval,
             *numbers,
-            verdict(found),
+            _said(found),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def verdict(found: Comparison) -> str:
-    """One word or the reason why there is none."""
-    if found.regressed:
-        return "**worse**"
-    return f"not compared: {found.skipped}" if found.skipped else "better" if found.improved else "as before"
+def _said(found: Comparison) -> str:
+    """The verdict as the table has it: what got worse in bold, and why something was not compared."""
+    reason = {"worse": "**worse**", "not compared": f"not compared: {found.skipped}"}
+    return reason.get(found.verdict, found.verdict)

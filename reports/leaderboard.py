@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from earmark.reports.published import Figure, printed, source
-from earmark.reports.scores import Score
+from earmark.reports.scores import MAX_FAILED, Score
 from earmark.reports.tables import cell as short
 from earmark.reports.tables import is_headline
 
-MAX_FAILED = 0.01  # a codec that fails on more of the clips ranks last
 PAGE = Path(__file__).with_name("leaderboard.html")
 
 
@@ -120,7 +119,7 @@ def _better(a: Score, b: Score) -> bool:
 
 def _interval(score: Score) -> tuple[float, float]:
     best = float("inf") if score.higher_is_better else float("-inf")
-    if score.failed > MAX_FAILED * (score.n + score.failed):  # of the few clips that came back nothing can be said
+    if score.failed > MAX_FAILED * (score.n + score.failed):  # it ranks last
         return -best, -best
     if score.value is None:
         return (best, best) if score.at_bound else (-best, -best)

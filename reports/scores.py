@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
+MAX_FAILED = 0.01  # more failed clips than this share: the mean of the rest is no score of the codec
+
 
 @dataclass(frozen=True)
 class Score:
