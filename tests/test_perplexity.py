@@ -11,6 +11,7 @@ from earmark.lm import protocol as protocols
 from earmark.lm.evaluation import Losses, overall_perplexity
 from earmark.scoring import perplexity
 from earmark.store.store import Store
+from earmark.tests import own_codecs
 
 # AudioCodecBench, Table 4 and its README: overall perplexity and those of the codebooks, all normalised. DAC on music
 # has cb5 "2701" in the paper; the README's 270.7 is the one that its overall figure comes from.
@@ -178,42 +179,13 @@ def test_an_interrupted_training_run_goes_on_from_its_checkpoint(store, speech, 
     np.testing.assert_array_equal(after.losses.nats, whole.losses.nats)
 
 
-class HalfEmpty:
-    """A codec of three codebooks, of which the second is never used, and which fails on one clip."""
-
-    import earmark
-
-    info = earmark.Info(name="half-empty", sample_rate=16000, frame_rate=50, codebook_sizes=(4, 8, 16))
-
-    def __init__(self, info, device):
-        self.info = info
-
-    def fingerprint(self):
-        return "1"
-
-    def encode(self, wav, lengths, seed):
-        import torch
-
-        import earmark
-
-        frames = (lengths + 319) // 320
-        if int(lengths[0]) == HalfEmpty.fails_at:
-            raise ValueError("no")
-        codes = torch.full((1, 3, int(frames[0])), -1)
-        codes[:, 0] = torch.arange(int(frames[0])) % 4
-        codes[:, 2, ::2] = 5  # a stride of two
-        return earmark.Encoded(codes, frames)
-
-    fails_at = -1
-
-
 def test_unused_codebooks_and_failed_clips_are_named_and_not_scored(store, speech, monkeypatch):
     from earmark.data import audio
 
     failing = speech.clips[3]
     wav, rate = audio.read(failing.path, failing.sha256)
-    monkeypatch.setattr(HalfEmpty, "fails_at", audio.resample(wav, rate, 16000).shape[1])
-    entry = registry.find("earmark.tests.test_perplexity:HalfEmpty")
+    monkeypatch.setattr(own_codecs.HalfEmpty, "fails_at", audio.resample(wav, rate, 16000).shape[1])
+    entry = registry.find("earmark.tests.own_codecs:HalfEmpty")
     predicted = perplexity.of_ngrams(entry, speech, store, small())
     found = perplexity.found(predicted, entry)
     assert {variant for name, variant in found if name == "perplexity"} == {"codebook_1", "codebook_3", "overall"}
@@ -228,7 +200,7 @@ def test_the_suite_runs_gates_and_attaches_the_curve(earmark_pytest, tmp_path):
     thresholds = tmp_path / "thresholds.yaml"
     rows = "{perplexity_codebook_1: {max: 256.1, unit: '1', from: x}, lm_bitrate_ratio: {max: 0.1, unit: '1', from: x}}"
     thresholds.write_text(f"thresholds: {{half-empty: {{perplexity: {{sampler_speech: {rows}}}}}}}")
-    args = ("--codec", "earmark.tests.test_perplexity:HalfEmpty", "--data", "sampler_speech", "--limit", "12")
+    args = ("--codec", "earmark.tests.own_codecs:HalfEmpty", "--data", "sampler_speech", "--limit", "12")
     done = earmark_pytest("suites/test_perplexity.py", "-n0", *args, "--thresholds", str(thresholds))
     assert done.returncode == 1, done.stdout[-3000:]
     assert "perplexity_codebook_1" in done.stdout  # 1 / (4 / 1024) = 256, and a little
