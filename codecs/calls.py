@@ -64,6 +64,11 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
         )
     if not bool(torch.isfinite(found).all()):
         raise CodecError(f"codec failed: {info.name}: latents {kind!r} hold NaN or infinity")
+    if bool(((frames < 1) | (frames > found.shape[2])).any()):
+        raise CodecError(
+            f"codec failed: {info.name}: frames of latents {kind!r} are {frames.tolist()}, expected 1 to "
+            f"T = {found.shape[2]} of each clip"
+        )
     return found.float(), frames
 
 
