@@ -195,10 +195,10 @@ class Remembers:
 
 
 class HalfEmpty:
-    """A codec of three codebooks, of which the second is never used, and which fails on clips of one length."""
+    """A codec of three codebooks, the second never used, that fails on clips of one length and has no frame of another."""
 
     info = Info(name="half-empty", sample_rate=16000, frame_rate=50, codebook_sizes=(4, 8, 16))
-    fails_at = -1
+    fails_at = empty_at = -1
 
     def __init__(self, info, device):
         self.info = info
@@ -210,6 +210,8 @@ class HalfEmpty:
         frames = (lengths + 319) // 320
         if int(lengths[0]) == HalfEmpty.fails_at:
             raise ValueError("no")
+        if int(lengths[0]) == HalfEmpty.empty_at:
+            frames = frames * 0
         codes = torch.full((1, 3, int(frames[0])), -1)
         codes[:, 0] = torch.arange(int(frames[0])) % 4
         codes[:, 2, ::2] = 5  # a stride of two

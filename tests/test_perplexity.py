@@ -121,7 +121,7 @@ def test_a_score_says_its_split_its_interval_and_its_clips(store, speech):
     predicted = perplexity.of_lm(entry, speech, store, small(), "delay")
     score = perplexity.found(predicted, entry)["perplexity", "overall"]
     assert score.low < score.value < score.high
-    assert score.method == "percentile bootstrap over clips, 95 %"
+    assert score.method.endswith("bootstrap over 2 groups of clips, 95 %")  # those of one speaker are alike
     groups = {clip.id: clip.group for clip in speech.clips}
     asked = {groups[name] for name in score.values}
     assert len(asked) == 2
@@ -182,16 +182,18 @@ def test_an_interrupted_training_run_goes_on_from_its_checkpoint(store, speech, 
 def test_unused_codebooks_and_failed_clips_are_named_and_not_scored(store, speech, monkeypatch):
     from earmark.data import audio
 
-    failing = speech.clips[3]
-    wav, rate = audio.read(failing.path, failing.sha256)
-    monkeypatch.setattr(own_codecs.HalfEmpty, "fails_at", audio.resample(wav, rate, 16000).shape[1])
+    failing, empty = speech.clips[3], speech.clips[5]
+    for clip, what in ((failing, "fails_at"), (empty, "empty_at")):
+        wav, rate = audio.read(clip.path, clip.sha256)
+        monkeypatch.setattr(own_codecs.HalfEmpty, what, audio.resample(wav, rate, 16000).shape[1])
     entry = registry.find("earmark.tests.own_codecs:HalfEmpty")
     predicted = perplexity.of_ngrams(entry, speech, store, small())
     found = perplexity.found(predicted, entry)
     assert {variant for name, variant in found if name == "perplexity"} == {"codebook_1", "codebook_3", "overall"}
     assert "1 of 3 codebooks have no token and are left out" in predicted.notes
     assert failing.id in found["perplexity", "overall"].errors
-    assert all(len(score.errors) >= 1 and failing.id not in score.values for score in found.values())
+    assert "gave no frame" in found["perplexity", "overall"].errors[empty.id]
+    assert all(len(score.errors) >= 2 and failing.id not in score.values for score in found.values())
     assert found["perplexity_raw", "codebook_1"].value == pytest.approx(1, abs=0.05)  # 0 1 2 3 0 1 2 3
 
 
