@@ -25,6 +25,7 @@ from pathlib import Path
 SHARD_CLIPS = 8  # the store's unit of work: seconds of encoding, so that eight workers share even a small dataset
 REQUIRED = ("path", "dataset", "sha256")
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+SEVERAL = "|"  # between texts that stand in one column, such as the captions of a clip
 ROOT = b"earmark.root"  # the key of a Parquet manifest's metadata that names the folder its paths are relative to
 
 
