@@ -195,7 +195,7 @@ class Remembers:
 
 
 class HalfEmpty:
-    """A codec of three codebooks, the second never used, that fails on clips of one length and has no frame of another."""
+    """Of three codebooks the second is never used; it fails on clips of one length, and has no frame of another."""
 
     info = Info(name="half-empty", sample_rate=16000, frame_rate=50, codebook_sizes=(4, 8, 16))
     fails_at = empty_at = -1
