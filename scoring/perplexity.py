@@ -33,6 +33,7 @@ from earmark.store.shards import Outcome
 from earmark.store.store import Store
 
 LM, NGRAM = "lm", "ngram"
+LEAST_GROUPS = 5  # held out, for an interval over groups: of fewer, a bootstrap is sure of anything
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,11 @@ def _version(dataset: Dataset, tokens: Tokens, protocol: Protocol, ordering: str
 
 def _notes(tokens: Tokens, train: Sequence[int], held_out: Sequence[int], made: Outcome) -> list[str]:
     groups = [len({tokens.documents[d].group for d in part}) for part in (train, held_out)]
+    over = "these others" if groups[1] >= LEAST_GROUPS else "those clips: too few others"
     sizes = [sum(int((tokens.documents[d].codes >= 0).sum()) for d in part) for part in (train, held_out)]
     split = (
         f"split by speaker or recording: trained on {groups[0]} ({len(train)} clips, {sizes[0]} tokens), "
-        f"asked about {groups[1]} others ({len(held_out)} clips, {sizes[1]} tokens); the interval is over these others"
+        f"asked about {groups[1]} others ({len(held_out)} clips, {sizes[1]} tokens); the interval is over {over}"
     )
     return [split, *made.facts.get("notes", [])]
 
@@ -192,13 +194,15 @@ def found(predicted: Predicted, entry: Entry) -> dict[tuple[str, str], Found]:
 def _found(predicted: Predicted, values: np.ndarray, weights: np.ndarray, scale: Callable[[float], float]) -> Found:
     """The weighted mean over documents and its interval, brought to scale: perplexities are means of logarithms.
 
-    The interval is over the groups that were held out: the clips of one are not independent.
+    The interval is over the groups that were held out, as the clips of one are alike; over clips where these are too few.
     """
     kept = [d for d, weight in enumerate(weights) if weight > 0]
     names = [predicted.losses.names[d] for d in kept]
     by_name: dict[str, Any] = {name: float(values[d]) for name, d in zip(names, kept, strict=True)}
     of = {name: float(weights[d]) for name, d in zip(names, kept, strict=True)}
-    groups = {item.name: item.group for item in predicted.tokens.documents}
+    groups = {item.name: item.group for item in predicted.tokens.documents if item.name in by_name}
+    if len(set(groups.values())) < LEAST_GROUPS:
+        groups = {name: name for name in names}
     *numbers, method = mean_with_interval(by_name, groups, weights=of)
     value, low, high = (scale(number) for number in numbers)
     clips = {name: scale(number) for name, number in by_name.items()}

@@ -9,6 +9,7 @@ from earmark.codecs import registry
 from earmark.data import cards
 from earmark.lm import protocol as protocols
 from earmark.lm.evaluation import Losses, overall_perplexity
+from earmark.lm.packing import Document
 from earmark.scoring import perplexity
 from earmark.store.store import Store
 from earmark.tests import own_codecs
@@ -69,6 +70,19 @@ def test_perplexities_and_bits_by_hand():
     assert mean(losses.bits_per_frame()) == pytest.approx((2 + 1 + 3 * (3 + 2)) / 4)
 
 
+def test_the_interval_is_over_speakers_whose_clips_are_alike():
+    """Six speakers of thirty clips each, who differ; between clips of one there is next to nothing."""
+    items = [Document(f"{s}-{c}", f"s{s}", np.zeros((1, 10), int)) for s in range(6) for c in range(30)]
+    nats = 10 * np.repeat(np.linspace(4.5, 5.5, 6), 30)[:, None] + np.random.default_rng(0).normal(0, 0.01, (180, 1))
+    names, tokens = [item.name for item in items], np.full((180, 1), 10.0)
+    predicted = perplexity.Predicted(
+        Losses(names, nats, tokens, tokens[:, 0], [1024]), perplexity.Tokens(items, [0], [1024], {}, []), {}, []
+    )
+    found = perplexity.found(predicted, registry.find("constant"))["perplexity", "overall"]
+    assert "over 6 groups of clips" in found.method
+    assert math.log(found.high / found.low) > 0.4  # 4 standard errors of six speakers; .1 of 180 clips
+
+
 def test_the_overall_mean_is_that_of_the_codebooks_where_strides_differ():
     """A codebook with half of the tokens counts as much as the other."""
     rng = np.random.default_rng(0)
@@ -121,7 +135,7 @@ def test_a_score_says_its_split_its_interval_and_its_clips(store, speech):
     predicted = perplexity.of_lm(entry, speech, store, small(), "delay")
     score = perplexity.found(predicted, entry)["perplexity", "overall"]
     assert score.low < score.value < score.high
-    assert score.method.endswith("bootstrap over 2 groups of clips, 95 %")  # those of one speaker are alike
+    assert score.method == "percentile bootstrap over clips, 95 %"
     groups = {clip.id: clip.group for clip in speech.clips}
     asked = {groups[name] for name in score.values}
     assert len(asked) == 2
