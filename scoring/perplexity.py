@@ -24,6 +24,7 @@ from earmark.lm import ngram, packing
 from earmark.lm.evaluation import Losses
 from earmark.lm.packing import Document
 from earmark.lm.protocol import Protocol
+from earmark.reports.compare import LEAST_GROUPS
 from earmark.reports.intervals import mean_with_interval
 from earmark.scoring.clips import one_thread
 from earmark.scoring.found import Found
@@ -33,7 +34,6 @@ from earmark.store.shards import Outcome
 from earmark.store.store import Store
 
 LM, NGRAM = "lm", "ngram"
-LEAST_GROUPS = 5  # held out, for an interval over groups: of fewer, a bootstrap is sure of anything
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def found(predicted: Predicted, entry: Entry) -> dict[tuple[str, str], Found]:
 def _found(predicted: Predicted, values: np.ndarray, weights: np.ndarray, scale: Callable[[float], float]) -> Found:
     """The weighted mean over documents and its interval, brought to scale: perplexities are means of logarithms.
 
-    The interval is over the groups that were held out, as the clips of one are alike; over clips where these are too few.
+    The interval is over the held-out groups, as the clips of one are alike; over clips where there are too few groups.
     """
     kept = [d for d, weight in enumerate(weights) if weight > 0]
     names = [predicted.losses.names[d] for d in kept]
