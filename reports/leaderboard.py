@@ -36,7 +36,22 @@ class Facts:
     token_rate: float | None = None
     bitrate_kbps: float | None = None
     parameters_million: float | None = None
+    latents: Sequence[str] = ()  # of each kind, the numbers in a frame and the frames a second
     trained_on: Sequence[str] = ()
+
+
+FACTS = {  # the table of models: what is known, and the head of its column
+    "feature_type": "feature type",
+    "sample_rate": "Hz",
+    "frame_rate": "frames/s",
+    "num_codebooks": "K",
+    "codebook_size": "V",
+    "token_rate": "tokens/s",
+    "bitrate_kbps": "kbit/s",
+    "parameters_million": "10⁶ parameters",
+    "latents": "latents, numbers × frames/s",
+    "trained_on": "trained on",
+}
 
 
 @dataclass(frozen=True)
@@ -95,9 +110,21 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
         peers = [other for (_, its), other in newest.items() if its == column]
         made = Cell(score, _rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
         cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
-    sizes = {score.codec: score.value for score in newest.values() if score.metric == "parameters_million"}
-    known = {codec: replace(facts.get(codec, Facts()), parameters_million=sizes.get(codec)) for codec in cells}
+    sizes: dict[str, dict[str, float | None]] = {codec: {} for codec in cells}
+    for score in newest.values():
+        if score.suite == "speed":
+            sizes[score.codec][score.metric] = score.value
+    known = {codec: replace(facts.get(codec, Facts()), **_sizes(measured)) for codec, measured in sizes.items()}
     return Board(columns, cells, known)
+
+
+def _sizes(measured: Mapping[str, float | None]) -> dict[str, Any]:
+    """What the speed suite counted of a codec, as facts; nothing of what was not measured."""
+    counted = "latent_dimensions_"
+    kinds = sorted(name.removeprefix(counted) for name in measured if name.startswith(counted))
+    numbers = {kind: [measured.get(f"latent_{what}_{kind}") for what in ("dimensions", "frame_rate")] for kind in kinds}
+    latents = [f"{kind} {' × '.join(map(_told, found))}" for kind, found in numbers.items()]
+    return {"parameters_million": measured.get("parameters_million"), "latents": tuple(latents)}
 
 
 def _column(score: Score, domains: Mapping[str, str]) -> Column:
@@ -153,6 +180,7 @@ def _with_figure(cell: Cell, figure: Figure | None) -> Cell:
 def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str = "Earmark leaderboard") -> str:
     """One page, complete in itself. pictures: (caption, SVG)."""
     data = {
+        "facts": FACTS,
         "columns": [asdict(column) | {"headline": is_headline(column.metric)} for column in board.columns],
         "codecs": [
             {
@@ -192,7 +220,7 @@ def to_markdown(board: Board) -> str:
         ]
         if chosen:
             parts += [f"## {suite}: {dataset}", "", *_markdown_table(board, chosen), ""]
-    return "\n".join([*parts, _LEGEND, ""])
+    return "\n".join([*parts, _LEGEND, "", "## Models", "", *_models(board), ""])
 
 
 _LEGEND = (
@@ -211,12 +239,27 @@ def _markdown_table(board: Board, chosen: Sequence[tuple[int, Column]]) -> list[
     return lines
 
 
+def _models(board: Board) -> list[str]:
+    """A row a codec, with what is known of it."""
+    lines = [f"| codec | {' | '.join(FACTS.values())} |", "|---|" + "---|" * len(FACTS)]
+    for codec, facts in board.facts.items():
+        lines.append(f"| {codec} | {' | '.join(_told(getattr(facts, name)) for name in FACTS)} |")
+    return lines
+
+
+def _told(fact: Any) -> str:
+    """A fact as text; nothing where it is not known."""
+    if isinstance(fact, float):
+        return f"{fact:.4g}"
+    return "; ".join(fact) if isinstance(fact, list | tuple) else "" if fact is None else str(fact)
+
+
 def _marked(cell: Cell | None) -> str:
     return "" if cell is None else f"{short(cell.score)}{'‡' * cell.contaminated} ({cell.rank})"
 
 
 def to_csv(board: Board) -> str:
-    """One line a cell, with its rank, flags and published figure."""
+    """One line a cell, with its rank, flags and published figure, and what is known of the codec."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = (
@@ -233,14 +276,15 @@ def to_csv(board: Board) -> str:
     )
     numbers = ("value", "ci_low", "ci_high", "n", "failed", "no_answer", "at_bound", "out_of_domain", "codec_revision")
     flags = ("rank", "contaminated", "published", "published_in")
-    writer.writerow(["codec", "feature_type", *names, *numbers, *flags])
+    writer.writerow(["codec", *names, *numbers, *flags, *FACTS])
     for codec, cells in board.cells.items():
         for at, cell in cells.items():
             column = board.columns[at]
             writer.writerow(
-                [codec, board.facts[codec].feature_type]
+                [codec]
                 + [getattr(column, name) for name in names]
                 + [getattr(cell.score, name) for name in numbers]
                 + [getattr(cell, name) for name in flags]
+                + [_told(getattr(board.facts[codec], name)) for name in FACTS]
             )
     return text.getvalue()

@@ -110,6 +110,31 @@ def test_markdown_and_csv_say_the_same():
     ]
 
 
+def counted(codec, metric, value):
+    return replace(score(codec, value, None, metric=metric, dataset="synthetic"), suite="speed")
+
+
+def test_models_are_told_with_what_was_counted():
+    """What the catalogue says, and sizes that the speed suite counted; nothing where it was not asked."""
+    sizes = {"parameters_million": 39.4, "latent_dimensions_quantized": 512.0, "latent_frame_rate_quantized": 12.5}
+    facts = {"mimi-8": Facts(token_rate=100.0, bitrate_kbps=1.1, trained_on=("Libri-Light", "more"))}
+    made, _ = cells([*(counted("mimi-8", *size) for size in sizes.items()), score("a", 1.0)], facts)
+    assert made.facts["mimi-8"].latents == ("quantized 512 × 12.5",)
+    models = to_markdown(made).partition("## Models")[2].splitlines()
+    assert "| mimi-8 |  |  |  |  |  | 100 | 1.1 | 39.4 | quantized 512 × 12.5 | Libri-Light; more |" in models
+    assert "| a |  |  |  |  |  |  |  |  |  |  |" in models
+    rows = {row["codec"]: row for row in csv.DictReader(io.StringIO(to_csv(made)))}
+    assert (rows["mimi-8"]["latents"], rows["mimi-8"]["token_rate"]) == ("quantized 512 × 12.5", "100")
+    assert rows["a"]["parameters_million"] == ""
+
+
+def test_printed_sizes_stand_beside_counted_ones():
+    """CodecBench's hidden size of Mimi, AudioCodecBench's parameters of it."""
+    sizes = {"latent_dimensions_quantized": 512.0, "parameters_million": 79.3}
+    _, found = cells([counted("mimi-8", *size) for size in sizes.items()])
+    assert [cell.published for cell in found["mimi-8"]] == [512, 39.4]
+
+
 @pytest.mark.parametrize(
     ("metric", "headline"), [("pesq_wb", True), ("wer_x", True), ("wer_x_original", False), ("mse", False)]
 )
