@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from earmark.reports.published import Figure, printed, source
-from earmark.reports.scores import MAX_FAILED, Score
+from earmark.reports.ranks import rank
+from earmark.reports.scores import Score
 from earmark.reports.tables import cell as short
 from earmark.reports.tables import is_headline
 
@@ -73,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in its column. rank: 1 + how many codecs are better beyond both intervals, so ties share one.
+    """A score in its column. rank: as `ranks.rank` has it.
 
     contaminated: the codec was trained on that corpus. published: what a paper prints for that codec, dataset and
     metric, and published_in, where.
@@ -108,7 +109,7 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
     cells: dict[str, dict[int, Cell]] = {}
     for (codec, column), score in newest.items():
         peers = [other for (_, its), other in newest.items() if its == column]
-        made = Cell(score, _rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
+        made = Cell(score, rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
         cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
     sizes: dict[str, dict[str, float | None]] = {codec: {} for codec in cells}
     for score in newest.values():
@@ -132,27 +133,6 @@ def _column(score: Score, domains: Mapping[str, str]) -> Column:
     same = {name: getattr(score, name) for name in shared}
     device = score.device if score.suite == "speed" else ""
     return Column(**same, data=score.dataset_fingerprint, domain=domains.get(score.dataset, ""), device=device)
-
-
-def _rank(score: Score, peers: Sequence[Score]) -> int:
-    return 1 + sum(_better(peer, score) for peer in peers)
-
-
-def _better(a: Score, b: Score) -> bool:
-    """Whether a is better than b beyond both intervals; where one has none, by its value."""
-    (a_low, a_high), (b_low, b_high) = _interval(a), _interval(b)
-    return a_low > b_high if a.higher_is_better else a_high < b_low
-
-
-def _interval(score: Score) -> tuple[float, float]:
-    best = float("inf") if score.higher_is_better else float("-inf")
-    if score.failed > MAX_FAILED * (score.n + score.failed):  # it ranks last
-        return -best, -best
-    if score.value is None:
-        return (best, best) if score.at_bound else (-best, -best)
-    low = score.ci_low if score.ci_low is not None else score.value
-    high = score.ci_high if score.ci_high is not None else score.value
-    return low, high
 
 
 def _trained_on(facts: Facts, dataset: str) -> bool:
@@ -202,7 +182,8 @@ def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str =
 def _json(cell: Cell) -> dict[str, Any]:
     score = cell.score
     names = (
-        "value", "ci_low", "ci_high", "ci_method", "n", "failed", "no_answer", "limit", "at_bound", "out_of_domain",
+        "value", "ci_low", "ci_high", "ci_method", "n", "exact", "failed", "no_answer", "limit", "at_bound",
+        "out_of_domain",
     )  # fmt: skip
     flags = {name: getattr(cell, name) for name in ("rank", "contaminated", "published", "published_in")}
     return {name: getattr(score, name) for name in names} | flags | {"text": short(score), "notes": list(score.notes)}
@@ -274,7 +255,10 @@ def to_csv(board: Board) -> str:
         "higher_is_better",
         "domain",
     )
-    numbers = ("value", "ci_low", "ci_high", "n", "failed", "no_answer", "at_bound", "out_of_domain", "codec_revision")
+    numbers = (
+        "value", "ci_low", "ci_high", "n", "exact", "failed", "no_answer", "at_bound", "out_of_domain",
+        "codec_revision",
+    )  # fmt: skip
     flags = ("rank", "contaminated", "published", "published_in")
     writer.writerow(["codec", *names, *numbers, *flags, *FACTS])
     for codec, cells in board.cells.items():

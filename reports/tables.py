@@ -25,12 +25,14 @@ HEADLINES = (  # of each dimension a few; a name stands for all that begin with 
 
 
 def cell(score: Score | None) -> str:
-    """A score in a table: its value, half of its interval, and marks: out of domain, clips that failed."""
+    """A score in a table: its value, half of its interval, and marks: out of domain, clips exact and failed."""
     if score is None:
         return ""
     failed = OUTSIDE * score.out_of_domain + (f" ({score.failed} failed)" if score.failed else "")
     if score.value is None:
         return ("∞" if score.at_bound else "-") + failed
+    if score.exact:  # in no mean
+        failed = f" ({score.exact} exact)" + failed
     spread = ""
     if score.ci_low is not None and score.ci_high is not None:
         spread = f" ±{(score.ci_high - score.ci_low) / 2:.2g}"
@@ -113,9 +115,9 @@ def _markdown(scores: Sequence[Score]) -> str:
 def as_csv(scores: Sequence[Score]) -> str:
     """One line a score, with its interval, n and failures: for a spreadsheet."""
     names = (
-        "codec", "suite", "dataset", "metric", "value", "unit", "higher_is_better", "ci_low", "ci_high", "n", "failed",
-        "no_answer", "at_bound", "out_of_domain", "backend", "protocol", "preset", "limit", "device", "codec_revision",
-        "dataset_fingerprint", "time",
+        "codec", "suite", "dataset", "metric", "value", "unit", "higher_is_better", "ci_low", "ci_high", "n", "exact",
+        "failed", "no_answer", "at_bound", "out_of_domain", "backend", "protocol", "preset", "limit", "device",
+        "codec_revision", "dataset_fingerprint", "time",
     )  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

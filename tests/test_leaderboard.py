@@ -48,6 +48,36 @@ def test_of_a_distance_the_lower_is_first_and_what_is_exact_is_first_of_all():
     assert {codec: made[0].rank for codec, made in found.items()} == {"exact": 1, "near": 2, "far": 3, "none": 4}
 
 
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_codec_that_is_exact_on_most_clips_is_not_judged_by_its_bad_one(higher):
+    """Exact on nine of ten (Wilson [.60, .98]) and 5 dB on the last: neither above nor below 10 dB on all ten."""
+    sign = 1 if higher else -1
+    nine = replace(score("nine exact", sign * 5.0, None, higher=higher), n=1, exact=9)
+    all_ten = replace(score("all exact", 0.0, None, higher=higher), value=None, at_bound=True, exact=10)
+    middling, poor = (score(name, sign * value, higher=higher) for name, value in (("middling", 10.0), ("poor", 2.0)))
+    _, found = cells([nine, middling, poor, all_ten])
+    ranks = {codec: made[0].rank for codec, made in found.items()}
+    assert ranks == {"all exact": 1, "nine exact": 2, "middling": 2, "poor": 4}
+
+
+def test_to_be_exact_on_few_clips_ranks_no_higher():
+    """One of ten (Wilson [.02, .40]) is not told apart from none of ten ([0, .28]): the means decide."""
+    one = replace(score("one exact", 5.0), n=9, exact=1)
+    _, found = cells([one, score("middling", 10.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"middling": 1, "one exact": 2}
+
+
+def test_of_equal_means_the_one_that_is_exact_far_more_often_is_first():
+    _, found = cells([replace(score("often", 5.0), n=2, exact=18), score("never", 5.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"often": 1, "never": 2}
+
+
+def test_a_codec_that_fails_too_often_is_last_however_often_it_is_exact():
+    fails = replace(score("fails", 50.0), n=1, exact=9, failed=5)
+    _, found = cells([fails, score("works", 3.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"works": 1, "fails": 2}
+
+
 @pytest.mark.parametrize(
     "other", [{"backend": "c"}, {"dataset_fingerprint": "g"}, {"protocol": "p"}, {"preset": "paper"}]
 )
