@@ -43,10 +43,10 @@ class Facts:
 
 FACTS = {  # the table of models: what is known, and the head of its column
     "feature_type": "feature type",
-    "sample_rate": "Hz",
+    "sample_rate": "sample rate (Hz)",
     "frame_rate": "frames/s",
-    "num_codebooks": "K",
-    "codebook_size": "V",
+    "num_codebooks": "codebooks",
+    "codebook_size": "codes in each",
     "token_rate": "tokens/s",
     "bitrate_kbps": "kbit/s",
     "parameters_million": "10⁶ parameters",

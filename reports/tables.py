@@ -13,6 +13,7 @@ from earmark.reports.scores import Score
 
 WIDTH = 200  # of a table in a log, where there is no terminal to fit
 OUTSIDE = "†"  # beside a score of audio that its metric was not validated for
+ROUNDING = 1e-12  # of an interval, as a share of the value: clips that are alike but for it have no spread
 COLUMNS = 10  # metrics beside each other
 MANY = 30  # of more metrics a terminal shows the headlines alone
 HEADLINES = (  # of each dimension a few; a name stands for all that begin with it
@@ -35,7 +36,8 @@ def cell(score: Score | None) -> str:
         failed = f" ({score.exact} exact)" + failed
     spread = ""
     if score.ci_low is not None and score.ci_high is not None:
-        spread = f" ±{(score.ci_high - score.ci_low) / 2:.2g}"
+        half = (score.ci_high - score.ci_low) / 2
+        spread = f" ±{half if half > ROUNDING * abs(score.value) else 0:.2g}"
     return f"{score.value:.3g}{spread}{failed}"
 
 

@@ -273,6 +273,7 @@ window.addEventListener("load", () => {
   set("metric", "speaker"); seen.speaker = heads(); set("metric", "");
   set("heat", true); seen.coloured = all("#board td[style*=background]").length;
   set("grouped", true); seen.groups = texts("tr.group td");
+  set("suite", "speed"); set("domain", "speech"); seen.speed = rows(); set("suite", "reconstruction");
   seen.title = all("#board td.first")[0].title;
   set("codec", "no such codec"); seen.empty = !document.getElementById("empty").hidden;
   seen.models = all("#models tbody tr").length;
@@ -293,6 +294,7 @@ window.addEventListener("error", (event) => window.seenErrors.push(String(event.
 def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
     scores, families = rated()
     scores.append(score("</script><b>", 1.0))  # a name must not break the page
+    scores.append(counted("tiny-3", "real_time_factor_both", 0.1))  # speed is of no domain: every choice of one has it
     facts = {
         "tiny-3": Facts(feature_type="fused"),
         "tiny-6": Facts(feature_type="fused"),
@@ -318,6 +320,7 @@ def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
     assert seen["speaker"] == ["codec", "speaker_similarity_y ↑"]
     assert seen["coloured"] > 0
     assert seen["groups"] == ["acoustic", "fused", "type not stated"]
+    assert seen["speed"] == ["tiny-3"]
     assert "95 % [" in seen["title"]
     assert "n 10" in seen["title"]
     assert seen["empty"]
