@@ -10,6 +10,8 @@ from earmark.scoring import speed
 
 pytestmark = pytest.mark.suite("speed", needs="reconstruct")
 of_tokens = pytest.mark.suite("speed", needs=("encode", "decode"))
+of_latents = pytest.mark.suite("speed", needs="embed")
+of_all = pytest.mark.suite("speed")
 
 
 @pytest.fixture
@@ -80,10 +82,11 @@ def test_algorithmic_delay(codec, store, scores, gate):
     gate(scores("algorithmic_delay_ms", codec, speed.SOUND, found=found))
 
 
+@of_all
 def test_size(codec, store, scores, gate):
-    """Parameters, codebooks included (millions), and multiply-adds for a second of sound (billions)."""
-    adapter = store.adapter(codec)
-    counted, macs = speed.parameters(adapter), speed.macs_per_second(codec, store)
+    """Parameters, codebooks included (millions); of what decodes, multiply-adds for a second of sound (billions)."""
+    counted = speed.parameters(store.adapter(codec))
+    macs = speed.macs_per_second(codec, store) if "reconstruct" in codec.info.capabilities else None
     if counted is None and macs is None:
         pytest.skip(f"{codec.name} is not made of torch modules: nothing can be counted")
     found = []
@@ -92,6 +95,19 @@ def test_size(codec, store, scores, gate):
     if macs is not None:
         notes = ["recurrent layers are not counted"]
         found.append(scores("gmacs_per_second", codec, speed.SOUND, found=speed.exact(macs / 1e9, notes)))
+    gate(*found)
+
+
+@of_latents
+def test_latent_size(codec, store, scores, gate):
+    """Numbers in a frame of latents, and frames a second, quantized and unquantized."""
+    found = []
+    for kind in speed.sized_kinds(codec):
+        dimensions, rate = speed.latent_size(codec, store, kind)
+        found.append(scores("latent_dimensions", codec, speed.SOUND, found=speed.exact(dimensions), variant=kind))
+        found.append(scores("latent_frame_rate", codec, speed.SOUND, found=speed.exact(rate), variant=kind))
+    if not found:
+        pytest.skip(f"{codec.name} has neither quantized nor unquantized latents")
     gate(*found)
 
 

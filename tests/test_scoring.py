@@ -127,11 +127,17 @@ def test_a_score_of_audio_that_a_metric_was_not_validated_for_says_so(dataset, s
     assert not score("mse", "uniform-8bit", music, store).out_of_domain
 
 
-def test_exact_clips_are_not_in_n(dataset, store):
-    """Half of the clips come back exactly: the mean and n are of the others."""
-    found = measure(METRICS["si_sdr"], registry.find("identity"), dataset, store, **ASKED)
-    assert found.score.at_bound
-    assert found.score.n == 4
+def test_exact_clips_are_in_no_mean_but_counted(dataset, store, monkeypatch):
+    """Half of the clips come back exactly: the mean and n are of the others. Where all do, n is of all."""
+    values = iter([math.inf, 3.0, math.inf, 5.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "compute", lambda *args: [next(values)])
+        half = score("si_sdr", f"{OWN}:Half", dataset, store)
+    assert (half.value, half.n, half.exact, half.at_bound) == (4.0, 2, 2, False)
+    every = score("si_sdr", "identity", dataset, store)
+    assert (every.value, every.n, every.exact, every.at_bound) == (None, 4, 4, True)
+    none = score("si_sdr", "uniform-8bit", dataset, store)
+    assert (none.n, none.exact) == (4, 0)
 
 
 def test_the_rate_is_part_of_a_score(dataset, store):
