@@ -27,6 +27,12 @@ class Halver:
         return ((encoded.codes.clamp(min=0) - 128) / self.gain).repeat_interleave(2, dim=2)
 
 
+class HalverAt44(Halver):
+    """The same at 44.1 kHz."""
+
+    info = Info(name="halver-at-44", sample_rate=44100, frame_rate=22050, codebook_sizes=(256,), domains=("speech",))
+
+
 class Embedder:
     """An encoder without a decoder: two kinds of latents, one beyond what float16 holds."""
 
