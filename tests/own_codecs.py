@@ -66,6 +66,15 @@ class Half(Same):
         return wav / 2, None
 
 
+class Late(Same):
+    """Gives back what it gets one sample later, at a rate of which two samples are no whole one at 16 kHz."""
+
+    info = Info(name="late", sample_rate=24000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return torch.nn.functional.pad(wav, (1, 0))[:, :, :-1], None
+
+
 class Silent(Same):
     """Gives back nothing to hear."""
 
