@@ -67,7 +67,7 @@ def test_a_signal_compared_with_itself_is_an_error(dataset, store, monkeypatch):
 
 
 def test_a_delay_of_part_of_a_sample_is_taken_out_too(dataset, store):
-    """A sample late at 24 kHz is two thirds of one at 16 kHz; without it, what going to 24 kHz and back costs is left."""
+    """A sample late at 24 kHz is two thirds of one at 16; without it, what going to 24 kHz and back costs is left."""
     assert score("si_sdr", f"{OWN}:Late", dataset, store).value < 17
     assert score("si_sdr_aligned", f"{OWN}:Late", dataset, store).value > 32  # of whole samples alone it is 20
 
