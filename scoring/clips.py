@@ -199,7 +199,7 @@ def _on_the_grid(clip: Clip, sound: Outcome, rate: int | None) -> Outcome:
     if step == 1:
         return sound
     reference, estimate, _ = pair(clip, sound, made_at)
-    late = align.lag_samples(*(wav.astype(np.float64) for wav in (reference, estimate)), made_at)
+    late = align.lag_samples(reference.astype(np.float64), estimate.astype(np.float64), made_at)
     return replace(sound, arrays=sound.arrays | {"wav": sound.arrays["wav"][:, late % step :]})
 
 
