@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from earmark.reports.intervals import tail
 from earmark.reports.scores import Score, read_clips, read_scores
 
 RELATIVE_MARGIN = 0.01  # of the old value, where no margin is given: so much worse is let pass
@@ -210,7 +211,8 @@ def _paired(plain: Comparison, clips: Sequence[str], before: Clips, after: Clips
         return replace(found, low=0.0, high=0.0, p=1.0, method="every clip scores the same")
     if len(names) < LEAST_GROUPS:
         return replace(found, skipped=f"{len(names)} groups of clips are too few to judge by; at least {LEAST_GROUPS}")
-    low, high = np.quantile(_bootstrap_means(worse, index, len(names)), [0.025, 0.975])
+    beyond = tail(len(names))
+    low, high = np.quantile(_bootstrap_means(worse, index, len(names)), [beyond, 1 - beyond])
     p = _by_student(worse, index, len(names), plain.margin)
     method = f"paired bootstrap over {len(names)} groups of clips, p by Student's t"
     return replace(found, low=float(low), high=float(high), p=p, method=method)
@@ -226,7 +228,7 @@ def _by_student(values: np.ndarray, index: np.ndarray, groups: int, margin: floa
     mean = sums.sum() / sizes.sum()
     left = (sums - mean * sizes) / sizes.mean()
     error = math.sqrt(float(left @ left) / (groups * (groups - 1)))
-    if error < 1e-12 * max(1.0, abs(mean)):  # every group alike
+    if error <= 1e-12 * np.abs(values).max():  # every group alike, in whatever unit
         return 0.0 if mean > margin else 1.0
     return float(stats.t.sf((mean - margin) / error, groups - 1))
 

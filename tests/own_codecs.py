@@ -27,6 +27,12 @@ class Halver:
         return ((encoded.codes.clamp(min=0) - 128) / self.gain).repeat_interleave(2, dim=2)
 
 
+class HalverAt44(Halver):
+    """The same at 44.1 kHz."""
+
+    info = Info(name="halver-at-44", sample_rate=44100, frame_rate=22050, codebook_sizes=(256,), domains=("speech",))
+
+
 class Embedder:
     """An encoder without a decoder: two kinds of latents, one beyond what float16 holds."""
 
@@ -58,6 +64,15 @@ class Half(Same):
 
     def reconstruct(self, wav, lengths, seed):
         return wav / 2, None
+
+
+class Late(Same):
+    """Gives back what it gets one sample later, at a rate of which two samples are no whole one at 16 kHz."""
+
+    info = Info(name="late", sample_rate=24000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return torch.nn.functional.pad(wav, (1, 0))[:, :, :-1], None
 
 
 class Silent(Same):

@@ -72,6 +72,15 @@ def test_differences_about_zero_are_chance():
     assert not found.regressed
 
 
+def test_the_unit_is_of_no_consequence():
+    """A mean squared error lies twelve powers of ten below a MOS; chance is as much of one as of the other."""
+    change = [0.3, -0.3, 0.2, -0.2, 0.1, -0.1, 0.25, -0.2]
+    tiny = [1e-14 * value for value in BEFORE]
+    found = judged(tiny, [value - 1e-14 * c for value, c in zip(tiny, change, strict=True)], margin=0.0)
+    like = judged(BEFORE, [value - c for value, c in zip(BEFORE, change, strict=True)], margin=0.0)
+    assert 0.3 < found.p == pytest.approx(like.p)
+
+
 def test_clips_of_one_speaker_count_as_one():
     """Eight clips of two speakers cannot be judged, however much worse they are."""
     found = judged(BEFORE, [value - 1 for value in BEFORE], groups=list("aaaabbbb"))

@@ -233,6 +233,21 @@ def test_pictures_have_their_captions():
     assert [point.kbps for point in curves["tiny"]] == [3, 6]
 
 
+def test_controls_are_no_codecs_among_others():
+    """Constant and random codes would decide any correlation with perplexity, and are no family with a BD-rate."""
+    scores, families = rated()
+    for name, kbps, pesq in (("constant", 4.0, 2.1), ("uniform-8bit", 128.0, 2.9)):
+        scores += [score(name, kbps, metric="bitrate_kbps", higher=False), score(name, pesq)]
+        scores += [score(name, 1e4 * pesq, metric="perplexity_overall", higher=False)]
+    captions = [
+        caption
+        for caption, _ in pictures(scores, families | dict.fromkeys(("constant", "uniform-8bit"), "control"), {})
+    ]
+    assert "pesq_wb on libritts_test_other. BD-rate against Opus: tiny -50 %." in captions
+    (said,) = [caption for caption in captions if caption.startswith("pesq_wb against perplexity")]
+    assert said.endswith("n 4 codecs.")
+
+
 def test_what_goes_with_perplexity_is_oriented():
     """Perplexity falls as PESQ rises, so what is good in one is good in the other: r is positive."""
     found = perplexity_table(rated()[0], "libritts_test_other")

@@ -135,7 +135,7 @@ def test_a_score_says_its_split_its_interval_and_its_clips(store, speech):
     predicted = perplexity.of_lm(entry, speech, store, small(), "delay")
     score = perplexity.found(predicted, entry)["perplexity", "overall"]
     assert score.low < score.value < score.high
-    assert score.method == "percentile bootstrap over clips, 95 %"
+    assert score.method == "expanded percentile bootstrap over clips, 95 %"
     groups = {clip.id: clip.group for clip in speech.clips}
     asked = {groups[name] for name in score.values}
     assert len(asked) == 2

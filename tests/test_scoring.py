@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from earmark.codecs import registry
+from earmark.codecs.contract import Info
 from earmark.data import cards
-from earmark.metrics import METRICS, MetricError
+from earmark.metrics import METRICS, MetricError, rate
 from earmark.scoring import clips, measure, metric_names, whole
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
@@ -63,6 +64,12 @@ def test_a_signal_compared_with_itself_is_an_error(dataset, store, monkeypatch):
     monkeypatch.setattr(clips, "pair", lambda clip, sound, rate: (sound.arrays["wav"][0],) * 2 + (16000,))
     with pytest.raises(AssertionError, match="compared with itself"):
         score("mse", f"{OWN}:Half", dataset, store)
+
+
+def test_a_delay_of_part_of_a_sample_is_taken_out_too(dataset, store):
+    """A sample late at 24 kHz is two thirds of one at 16; without it, what going to 24 kHz and back costs is left."""
+    assert score("si_sdr", f"{OWN}:Late", dataset, store).value < 17
+    assert score("si_sdr_aligned", f"{OWN}:Late", dataset, store).value > 32  # of whole samples alone it is 20
 
 
 # -- rates of a corpus ------------------------------------------------------------------------------------------------
@@ -155,6 +162,20 @@ def test_entropy_of_known_codes(dataset, store):
     assert score("nominal_bitrate_kbps", "random-codes", dataset, store).value == 4.0  # 50 * 8 * 10 bits
     assert 3.0 < random.value <= 4.0
     assert random.n == 4
+
+
+def test_a_token_that_is_not_there_costs_nothing():
+    """A second codebook that every other frame does without, and one of stride 2, cost half; nominal is the bound."""
+    full = np.arange(4000) % 256
+    half = np.where(np.arange(4000) % 2 == 0, np.arange(4000) // 2 % 256, -1)
+    info = Info(name="x", sample_rate=16000, frame_rate=50, codebook_sizes=(256, 256))
+    whole, sparse = (rate.entropy_bitrate_kbps([np.stack([full, second])], info) for second in (full, half))
+    assert whole == pytest.approx(0.8)  # 50 * 2 * 8 bits
+    assert sparse == pytest.approx(0.6)
+    strided = Info(name="x", sample_rate=16000, frame_rate=50, codebook_sizes=(256, 256), strides=(1, 2))
+    assert rate.entropy_bitrate_kbps([np.stack([full, half])], strided) == pytest.approx(0.6) == strided.bitrate_kbps
+    partial = np.stack([full, half])[:, :3999]  # of no whole number of groups
+    assert rate.entropy_bitrate_kbps([partial], strided) <= strided.bitrate_kbps
 
 
 def test_distance_of_distributions(dataset, store):
