@@ -91,26 +91,28 @@ def stream(adapter: Any, info: Info, wav: Tensor, size: int, seed: int) -> Itera
 
     Raises CodecError too where chunks are taken ahead: a live sound would wait for the next to hear of the last.
     """
-    check_finite(info, wav, wav.new_tensor([wav.shape[-1]]).long())
-    chunks = wav.split(size, dim=-1)
-    taken = 0
+    import torch
+
+    chunks, taken, end = -(-wav.shape[-1] // size), 0, object()
 
     def feed() -> Iterator[Tensor]:
         nonlocal taken
-        for taken, chunk in enumerate(chunks, 1):  # noqa: B007 (read below)
+        for start in range(0, wav.shape[-1], size):
+            taken, chunk = taken + 1, wav[..., start : start + size]
+            check_finite(info, chunk, torch.tensor([chunk.shape[-1]]))
             yield chunk.clone()
 
     parts, yielded = iter(_guarded(info, "stream", adapter.stream, feed(), seed)), 0
-    while (part := _guarded(info, "stream", next, parts, None)) is not None:
+    while (part := _guarded(info, "stream", next, parts, end)) is not end:
         yielded += 1
-        if taken != min(yielded, len(chunks)):
+        if taken != min(yielded, chunks):
             raise CodecError(
                 f"codec failed: {info.name}: stream took {taken} chunks and yielded {yielded} times, expected one pair "
                 f"(codes, wav) for each chunk before the next is taken; None where there is nothing yet"
             )
         yield Part(*_checked(info, part, wav), min(taken * size, wav.shape[-1]))
-    if yielded < len(chunks):
-        raise CodecError(f"codec failed: {info.name}: stream ended after {yielded} of {len(chunks)} chunks")
+    if yielded < chunks:
+        raise CodecError(f"codec failed: {info.name}: stream ended after {yielded} of {chunks} chunks")
 
 
 def stream_delay(parts: Iterable[Part]) -> int:
@@ -124,6 +126,8 @@ def stream_delay(parts: Iterable[Part]) -> int:
 
 def _checked(info: Info, part: Any, wav: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The codes and the sound that a stream yielded, or CodecError where the contract does not allow them."""
+    import torch
+
     if not isinstance(part, tuple) or len(part) != 2:
         raise CodecError(
             f"codec failed: {info.name}: stream yielded {type(part).__name__}, "
@@ -131,7 +135,7 @@ def _checked(info: Info, part: Any, wav: Tensor) -> tuple[Tensor | None, Tensor 
         )
     codes, sound = part
     if codes is not None:
-        check_codes(info, Encoded(codes, wav.new_tensor([codes.shape[-1]]).long()), len(wav))
+        check_codes(info, Encoded(codes, torch.tensor([codes.shape[-1]])), len(wav))
     return codes, sound if sound is None else check_wav(info, sound, wav)
 
 
@@ -216,8 +220,8 @@ def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
     try:
         with torch.inference_mode():
             return call(*args)
-    except torch.cuda.OutOfMemoryError:
-        raise  # the machine's limit, not the codec's fault
+    except (CodecError, torch.cuda.OutOfMemoryError):
+        raise  # said already (of a chunk); the machine's limit, not the codec's fault
     except Exception as error:
         raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error
 

@@ -83,9 +83,9 @@ def stream_equals_whole(subject: Subject) -> None:
     if subject.info.stochastic:  # noise that is drawn chunk by chunk is other noise
         expected.pop("sound", None)
     if not expected:
-        raise NotAsked("it has no tokens to compare, and its sound is drawn")
-    _streamed(subject, subject.speech(CHUNKS * size, 210.0), size, LEFT_AFTER)
+        raise NotAsked("there is nothing to compare its stream with: no tokens, and its sound is drawn or not there")
     subject.say(f"speech-like sound in chunks of {size}, after a stream left after {LEFT_AFTER}", [clip.shape[1]])
+    _streamed(subject, subject.speech(CHUNKS * size, 210.0), size, LEFT_AFTER)
     came = _streamed(subject, clip, size)
     if missing := [what for what in expected if what not in came]:
         raise Broken(f"{' and '.join(missing)}, as at once", f"a stream that gives {' and '.join(came) or 'nothing'}")

@@ -1,7 +1,8 @@
 """How long a codec takes over each chunk of a live sound: what is timed where it has a `stream` of its own.
 
 The sound lies on the device when the stream begins. Work is counted, waiting for the sound to be spoken is not: what a
-listener hears comes `stream_delay_ms` and a chunk's work behind.
+listener hears comes `stream_delay_ms` and a chunk's work behind. Chunks follow one another without a pause, which keeps
+caches warm. Of each chunk's time some .05 ms are the checks of `calls.stream`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Streaming(NamedTuple):
 def streaming(entry: Entry, store: Store, clock: Callable[[], float] = time.perf_counter) -> Streaming:
     """A stream of `speed.sound`, long enough for twenty chunks.
 
-    Raises CodecError where the stream is not as the contract has it, or gives no sound.
+    Raises CodecError where the stream is not as the contract has it, or waits for the end before it sounds.
     """
     adapter, rate = store.adapter(entry), entry.info.sample_rate or speed.DEFAULT_HZ
     size = calls.chunk_samples(adapter, entry.info, rate)
@@ -69,10 +70,9 @@ def streaming(entry: Entry, store: Store, clock: Callable[[], float] = time.perf
 
 def _times(entry: Entry, seconds: np.ndarray, parts: Sequence[calls.Part], chunks: int) -> Times:
     """What took how long, from the seconds of each part; what comes after the last chunk is no chunk."""
-    heard = [i for i, part in enumerate(parts) if part.sound is not None and part.sound.shape[-1]]
-    if not heard:
-        raise calls.CodecError(f"codec failed: {entry.name}: stream gave no sound")
-    after = heard[0] + 1
+    after = next((i for i, part in enumerate(parts, 1) if part.sound is not None and part.sound.shape[-1]), chunks)
+    if after >= chunks:
+        raise calls.CodecError(f"codec failed: {entry.name}: stream gave no sound before the last of {chunks} chunks")
     return Times(float(seconds[:after].sum()), seconds[after:chunks].tolist())
 
 

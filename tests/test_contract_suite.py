@@ -115,6 +115,20 @@ def test_other_bugs(cls, name, message):
         torch.set_default_dtype(before)
 
 
+def test_a_stream_may_draw_other_noise_but_not_other_tokens():
+    """The same wrong sound is let pass where the codec is declared stochastic; tokens never are."""
+    for cls, verdict in ((planted_bugs.RemembersTheStreamBefore, "passed"), (BUGS["stream_equals_whole"], "failed")):
+        entry = entry_of(cls)
+        drawn = entry.model_copy(update={"info": entry.info.model_copy(update={"stochastic": True})})
+        assert judge(CHECKS["stream_equals_whole"], subject_of(drawn, "cpu")).verdict == verdict
+
+
+def test_the_delay_of_a_stream_is_told():
+    """Frames of 40 at 400 Hz come in chunks of 4: 10 ms."""
+    (result,) = check(f"{MODULE}:Good", only=("stream_equals_whole",))
+    assert result.measured == {"stream_delay_ms": 10.0}
+
+
 def test_the_suite_asks_every_check():
     text = (ROOT / "suites" / "test_contract.py").read_text()
     asked = re.findall(r"^def test_(\w+)\(ask\):\n    \"\"\"(.*)\"\"\"\n    ask\(\"(\w+)\"\)", text, re.MULTILINE)

@@ -50,6 +50,7 @@ def test_a_stream_is_told_part_by_part():
 @pytest.mark.parametrize(
     ("part", "message"),
     [
+        (None, r"stream yielded NoneType, expected a pair"),
         (SOUND, r"stream yielded Tensor, expected a pair \(codes or None, wav or None\)"),
         ((codes(256), SOUND), "codes run from 256 to 256, expected 0 to V-1"),
         ((codes(books=2), SOUND), r"codes are torch.int64 \[1, 2, 80\], expected int64 \[1, 1, T\]"),
@@ -89,8 +90,8 @@ def test_a_stream_that_takes_ahead_or_ends_early_is_refused():
 def test_what_a_stream_raises_is_the_codecs_failure():
     with pytest.raises(CodecError, match=r"codec failed: live: stream raised ValueError: zip\(\)"):
         streamed(Yields((None, None)))
-    with pytest.raises(CodecError, match="given NaN or infinite samples"):
-        next(calls.stream(Yields(), INFO, SOUND / 0, 160, 0))
+    with pytest.raises(CodecError, match=r"^codec failed: live: given NaN or infinite samples"):
+        next(calls.stream(Yields((None, None)), INFO, SOUND / 0, 160, 0))
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,10 @@ def test_a_stream_is_long_enough_for_twenty_chunks(store, monkeypatch):
     assert len(stream.call().chunks) == 18  # all but the two until the first sound
 
 
-def test_a_stream_without_sound_has_no_first_one(store, monkeypatch):
-    monkeypatch.setattr(Store, "adapter", lambda self, entry: Yields(*[(None, None)] * 500))
-    with pytest.raises(CodecError, match="codec failed: live: stream gave no sound"):
+@pytest.mark.parametrize("last", [(None, None), (None, SOUND)])
+def test_a_stream_that_waits_for_the_end_has_nothing_to_time(store, monkeypatch, last):
+    monkeypatch.setattr(Store, "adapter", lambda self, entry: Yields(*[(None, None)] * 499, last))
+    with pytest.raises(CodecError, match="codec failed: live: stream gave no sound before the last of 500 chunks"):
         streams.streaming(LIVE, store).call()
 
 
