@@ -7,11 +7,13 @@ names the codec and says what was expected; the caller counts the clip as failed
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earmark.codecs.contract import Encoded, Info
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
 
@@ -70,6 +72,76 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
             f"T = {found.shape[2]} of each clip"
         )
     return found.float(), frames
+
+
+class Part(NamedTuple):
+    """What a stream gave for a chunk, or after the last: codes [1, K, t] and sound [1, C, n], None where nothing.
+
+    given  samples of the clip that it had been given by then.
+    """
+
+    codes: Tensor | None
+    sound: Tensor | None
+    given: int
+
+
+def chunk_samples(adapter: Any, info: Info, rate: int) -> int:
+    """Samples a chunk of a stream at `rate` Hz: the adapter's `chunk_samples`, else a frame (`contract.Streams`)."""
+    frame_rate = info.frame_rate or 50
+    return getattr(adapter, "chunk_samples", None) or round(rate * math.ceil(frame_rate / 100) / frame_rate)
+
+
+def stream(adapter: Any, info: Info, wav: Tensor, size: int, seed: int) -> Iterator[Part]:
+    """What becomes of wav [1, C, L] when it comes in chunks of `size` samples, part by part, each part checked.
+
+    Raises CodecError too where chunks are taken ahead: a live sound would wait for the next to hear of the last.
+    """
+    import torch
+
+    chunks, taken, end = -(-wav.shape[-1] // size), 0, object()
+
+    def feed() -> Iterator[Tensor]:
+        nonlocal taken
+        for start in range(0, wav.shape[-1], size):
+            taken, chunk = taken + 1, wav[..., start : start + size]
+            check_finite(info, chunk, torch.tensor([chunk.shape[-1]]))
+            yield chunk.clone()
+
+    parts, yielded = iter(_guarded(info, "stream", adapter.stream, feed(), seed)), 0
+    while (part := _guarded(info, "stream", next, parts, end)) is not end:
+        yielded += 1
+        if taken != min(yielded, chunks):
+            raise CodecError(
+                f"codec failed: {info.name}: stream took {taken} chunks and yielded {yielded} times, expected one pair "
+                f"(codes, wav) for each chunk before the next is taken; None where there is nothing yet"
+            )
+        yield Part(*_checked(info, part, wav), min(taken * size, wav.shape[-1]))
+    if yielded < chunks:
+        raise CodecError(f"codec failed: {info.name}: stream ended after {yielded} of {chunks} chunks")
+
+
+def stream_delay(parts: Iterable[Part]) -> int:
+    """Samples that a stream had been given, at most, before it gave a sample of sound, counted from that sample on."""
+    delay = told = 0
+    for part in parts:
+        if part.sound is not None and part.sound.shape[-1]:
+            delay, told = max(delay, part.given - told), told + part.sound.shape[-1]
+    return delay
+
+
+def _checked(info: Info, part: Any, wav: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The codes and the sound that a stream yielded, or CodecError where the contract does not allow them."""
+    import torch
+
+    if not isinstance(part, tuple) or len(part) != 2:
+        raise CodecError(
+            f"codec failed: {info.name}: stream yielded {type(part).__name__}, "
+            f"expected a pair (codes or None, wav or None)"
+        )
+    codes, sound = part
+    if codes is not None:
+        check_codes(info, Encoded(codes, torch.tensor([codes.shape[-1]])), len(wav))
+    return codes, sound if sound is None else check_wav(info, sound, wav)
 
 
 def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
@@ -153,8 +225,8 @@ def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
     try:
         with torch.inference_mode():
             return call(*args)
-    except torch.cuda.OutOfMemoryError:
-        raise  # the machine's limit, not the codec's fault
+    except (CodecError, torch.cuda.OutOfMemoryError):
+        raise  # said already (of a chunk); the machine's limit, not the codec's fault
     except Exception as error:
         raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error
 

@@ -64,7 +64,7 @@ def sound(entry: Entry, seconds: float, batch: int, device: str) -> tuple[Tensor
 def timed(entry: Entry, store: Store, what: What, batch: int = 1, seconds: float = SECONDS) -> Callable[[], None]:
     """A call to time: it returns when the device has done its work. Decoding is given what encoding made, outside."""
     adapter, (wav, lengths) = store.adapter(entry), sound(entry, seconds, batch, store.device)
-    wait = _waits(store.device)
+    wait = waits(store.device)
     if what == "encode":
         return lambda: wait(calls.encode(adapter, entry.info, wav, lengths, 0))
     if what == "decode":
@@ -78,7 +78,7 @@ def kernel(device: str) -> Callable[[], None]:
     import torch
 
     matrix = torch.linspace(-1, 1, KERNEL_SIZE**2, device=device).reshape(KERNEL_SIZE, KERNEL_SIZE) / KERNEL_SIZE
-    wait = _waits(device)
+    wait = waits(device)
 
     def work() -> None:
         product = matrix
@@ -89,7 +89,7 @@ def kernel(device: str) -> Callable[[], None]:
     return work
 
 
-def _waits(device: str) -> Callable[[Any], None]:
+def waits(device: str) -> Callable[[Any], None]:
     """What ends a timed call: nothing on the CPU, the end of all queued work on CUDA."""
     import torch
 

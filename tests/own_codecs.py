@@ -33,6 +33,20 @@ class HalverAt44(Halver):
     info = Info(name="halver-at-44", sample_rate=44100, frame_rate=22050, codebook_sizes=(256,), domains=("speech",))
 
 
+class Live(Halver):
+    """It streams, a chunk late: a chunk is 80 tokens, 10 ms."""
+
+    info = Halver.info.model_copy(update={"name": "live"})
+
+    def stream(self, chunks, seed):
+        late = None, None
+        for chunk in chunks:
+            yield late
+            encoded = self.encode(chunk, torch.tensor([chunk.shape[2]]), seed)
+            late = encoded.codes, self.decode(encoded, seed)
+        yield late
+
+
 class Embedder:
     """An encoder without a decoder: two kinds of latents, one beyond what float16 holds."""
 

@@ -194,6 +194,8 @@ def test_seconds_and_other_devices_are_not_compared():
     kernels = replace(PLAIN, suite="speed", metric="kernels_per_second_both", higher_is_better=False)
     slower = [replace(kernels, value=3 * by, ci_low=2.9 * by, ci_high=3.1 * by) for by in (1.2, 1.5)]
     assert [holm([compare(kernels, new, {}, {})])[0].regressed for new in slower] == [False, True]
+    of_stream = [replace(timed, metric=name) for name in ("chunk_ms_p95", "kernels_per_chunk_p95", "stream_delay_ms")]
+    assert [compare(each, each, {}, {}).skipped is None for each in of_stream] == [False, True, True]
 
 
 def test_other_data_and_other_backends_are_not_compared():

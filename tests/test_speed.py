@@ -112,7 +112,8 @@ def test_a_process_that_fails_says_why():
 
 
 def test_the_suite_measures_alone_and_says_so_beside_workers(earmark_pytest, tmp_path):
-    asked = ("suites/test_speed.py", "--codec", "tiny-2", "-k", "size or test_algorithmic or test_best")
+    which = "tiny-2 and (size or test_algorithmic or test_best or test_one) or live and test_stream"
+    asked = ("suites/test_speed.py", "--codec", "tiny-2,earmark.tests.own_codecs:Live", "-k", which)
     alone = earmark_pytest(*asked, "-n0")
     assert alone.returncode == 0, alone.stdout
     found = {
@@ -122,6 +123,18 @@ def test_the_suite_measures_alone_and_says_so_beside_workers(earmark_pytest, tmp
     assert [found[f"latent_{what}_quantized"]["value"] for what in ("dimensions", "frame_rate")] == [32, 50]
     assert found["algorithmic_delay_ms"]["value"] > 20  # a frame of 20 ms, at least
     assert np.isfinite(found["real_time_factor_best_batch"]["value"])
+    assert found["one_frame_ms"]["codec"] == "tiny-2"
+    assert found["stream_delay_ms"]["value"] == 20  # it is a chunk of 10 ms late
+    chunk = found["chunk_ms_median"]
+    assert 0 < chunk["value"] <= found["chunk_ms_p95"]["value"]
+    assert chunk["ci_low"] <= chunk["value"] <= chunk["ci_high"]
+    assert (chunk["n"], chunk["notes"]) == (5, ["chunks of 10 ms"])
+    kernel_ms = chunk["value"] / found["kernels_per_chunk_median"]["value"]
+    for in_ms, in_kernels in (("first_chunk_ms", "first"), ("chunk_ms_p95", "p95")):
+        in_kernels = found[f"kernels_per_chunk_{in_kernels}"]["value"]
+        assert in_kernels == pytest.approx(found[in_ms]["value"] / kernel_ms)
+    a_second = 1e3 * found["real_time_factor_stream"]["value"] / found["kernels_per_second_stream"]["value"]
+    assert a_second == pytest.approx(kernel_ms)
     beside = earmark_pytest(*asked, "-n1")
     assert beside.returncode == 5  # nothing is left to run
     assert "speed: not measured beside other workers; pytest suites/test_speed.py -n 0" in beside.stdout
