@@ -356,6 +356,17 @@ def test_what_is_kept_in_private_is_part_of_the_fingerprint(kind):
     assert one != other
 
 
+def test_two_machines_with_one_number_of_process_do_not_write_one_file(tmp_path, monkeypatch):
+    """Containers number theirs from 1, and not every shared disk knows locks."""
+    from safetensors import numpy as numbers
+
+    names, save = set(), numbers.save_file
+    monkeypatch.setattr(numbers, "save_file", lambda found, path, **more: names.add(path) or save(found, path, **more))
+    for _ in range(2):
+        shards.write(tmp_path / "x.safetensors", Shard((Outcome("a"),), "r"))
+    assert len(names) == 2
+
+
 # -- what happens on CUDA alone, with stand-ins -----------------------------------------------------------------------
 
 
