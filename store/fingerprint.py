@@ -183,9 +183,10 @@ def _absorb(content: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> bool:
     import torch
 
     if isinstance(value, (*_PLAIN, torch.device, torch.dtype, np.generic)):
+        plain = repr(value)
         if type(value) in (str, torch.device) and re.fullmatch(r"cuda:\d+", str(value)):
-            value = type(value)("cuda")  # whichever GPU a worker was given
-        content.update(f"{type(value).__qualname__} {value!r};".encode())
+            plain = "cuda"  # whichever GPU a worker was given
+        content.update(f"{type(value).__qualname__} {plain};".encode())
         return True
     if id(value) in seen:
         content.update(f"again {seen[id(value)][0]};".encode())

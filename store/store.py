@@ -22,6 +22,7 @@ from earmark.codecs.calls import CodecError, device_is_lost, full_precision
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
+from earmark.store.batches import What
 from earmark.store.jobs import Job, tokens_are_stored
 from earmark.store.shards import FINAL, Outcome, Shard
 
@@ -101,7 +102,7 @@ class Store:
         """Take over what a process with the same codecs has found, so that none is loaded for it."""
         self._fingerprints |= fingerprints
 
-    def batches(self, entry: Entry, what: batches.What) -> bool:
+    def batches(self, entry: Entry, what: What) -> bool:
         """Whether the codec is given batches: on an accelerator, once it has shown that they change nothing."""
         if not self.device.startswith("cuda"):
             return False  # on the CPU a batch is not faster, and one clip at a time cannot leak
@@ -109,7 +110,7 @@ class Store:
             self._batches[entry.name, what] = self._equal_in_batches(entry, what)
         return bool(self._batches[entry.name, what])
 
-    def _equal_in_batches(self, entry: Entry, what: batches.What) -> bool | None:
+    def _equal_in_batches(self, entry: Entry, what: What) -> bool | None:
         """The verdict, tried once for all workers and runs; None, and not kept, where it cannot be tried now."""
         source = fingerprint.of_files(batches.__file__)
         verdict = self.root / entry.name / self.fingerprint(entry) / f"batches-{what}-{source}.json"
@@ -125,7 +126,7 @@ class Store:
 
     def notes(self, entry: Entry) -> list[str]:
         """What a reader of the codec's scores should know of how they were made."""
-        what: batches.What = "tokens" if tokens_are_stored(entry) else "sound"
+        what: What = "tokens" if tokens_are_stored(entry) else "sound"
         self.batches(entry, what)
         alone = self._batches.get((entry.name, what)) is False
         return ["encoded one by one: in a batch it gives other tokens or sound"] if alone else []
