@@ -7,6 +7,7 @@ names the codec and says what was expected; the caller counts the clip as failed
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earmark.codecs.contract import Encoded, Info
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 class CodecError(RuntimeError):
     """A codec raised, or returned what the contract does not allow."""
+
+
+class NoMemoryError(CodecError):
+    """The device has not enough memory for a call: the machine's limit, and not the codec's fault."""
 
 
 def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -225,16 +230,38 @@ def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
     try:
         with torch.inference_mode():
             return call(*args)
-    except (CodecError, torch.cuda.OutOfMemoryError):
-        raise  # said already (of a chunk); the machine's limit, not the codec's fault
+    except CodecError:  # said already, of a chunk
+        raise
+    except torch.OutOfMemoryError as error:
+        why = str(error).partition("\n")[0]
+        raise NoMemoryError(f"infrastructure fault: {info.name}: out of memory in {what}: {why}") from error
     except Exception as error:
         raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error
 
 
 def full_precision(device: str) -> None:
-    """Float32 on CUDA as on the CPU, for the whole process: TF32 flips codes, and a token is right or wrong."""
+    """Float32 on CUDA as on the CPU, for the whole process: TF32 flips codes, and a token is right or wrong.
+
+    For the same reason cuDNN keeps to the algorithms that give the same bits every time, and tries none out by its
+    clock.
+    """
     if device.startswith("cuda"):
         import torch
 
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def device_is_lost() -> bool:
+    """Whether CUDA takes no more work from this process: a bad index or address in a kernel ends its context, and from
+    then on every call of every codec raises that one's error.
+    """
+    torch = sys.modules.get("torch")  # a process that never imported it never asked a device for anything
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, tuple[Clip, ...]]:
     datasets: dict[str, dict[str, tuple[int, dict[str, str]]]] = {}
     for line, row in rows:
         for name in REQUIRED:
-            if not row[name]:
+            if not row.get(name):  # a JSON line may not have it at all
                 raise ManifestError(f"{path}:{line}: the column {name!r} is empty")
         numbered = datasets.setdefault(row["dataset"], {})
         if (clip := _id(row)) in numbered:

@@ -184,6 +184,43 @@ class Leaky(Same):
         return wav * (1 + wav.abs().mean()), None
 
 
+class LeakyEmbedder(Embedder):
+    """Its second layer hears what the batch is padded with, as attention without a mask does; its first does not."""
+
+    info = Info(name="leaky-embedder", sample_rate=16000, frame_rate=100, latent_kinds=("layer:0", "layer:1"))
+
+    def latents(self, wav, lengths, kind, seed):
+        made, frames = super().latents(wav, lengths, "unquantized", seed)
+        return (made, frames) if kind == "layer:0" else (made * wav.shape[2], frames)
+
+
+class Ring(Same):
+    """Refers to itself, as a codec does that hangs one of its methods into its network."""
+
+    info = Info(name="ring", sample_rate=16000)
+
+    def __init__(self, info, device):
+        self.again = self.reconstruct
+
+
+class AllowsTf32(Same):
+    """What a package does as it is imported, to be fast."""
+
+    info = Info(name="allows-tf32", sample_rate=16000)
+
+    def __init__(self, info, device):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+
+
+class BreaksCuda(Same):
+    """Stands for a kernel that reads beyond its tensor: CUDA then fails every call of this process with its error."""
+
+    info = Info(name="breaks-cuda", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
 class Frames:
     """A codec that cannot look beyond a frame of 160 samples: each frame's level is its token, K = 2 alike."""
 
