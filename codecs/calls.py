@@ -155,9 +155,7 @@ def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
 
     cost = torch.tensor([math.log2(size) for size in info.codebook_sizes], dtype=torch.float64)
     frames = torch.arange(encoded.codes.shape[2], device=encoded.codes.device)
-    own = (
-        frames[None, None] < encoded.frames.to(frames.device)[:, None, None]
-    )  # what lies beyond a clip is not paid for
+    own = frames[None, None] < encoded.frames.to(frames.device)[:, None, None]  # beyond a clip nothing is paid for
     tokens = ((encoded.codes >= 0) & own).sum(dim=2).to("cpu", torch.float64)
     bits = tokens @ cost
     return bits if encoded.side_bits is None else bits + encoded.side_bits.to("cpu", torch.float64)
