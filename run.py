@@ -73,7 +73,7 @@ class Plan(BaseModel):
 
 @dataclass
 class Run:
-    """The state of one pytest process; `results` is filled in the controller only."""
+    """The state of one pytest process; `results` and `heard` are filled in the controller only."""
 
     plan: Plan
     out: Path
@@ -81,6 +81,7 @@ class Run:
     engine: Callable | None = None
     notify: Callable[[str, int, str], None] | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
+    heard: list[dict[str, Any]] = field(default_factory=list)  # clips to listen to
     shards: dict[str, int] = field(default_factory=dict)  # of each dataset, once asked for
 
     @cached_property
