@@ -102,15 +102,19 @@ class Page:
         asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))]
 
-    def photograph(self, picture: Path, width: int, height: int, scale: float = 1.25) -> None:
-        """A PNG of the top of the page, of few colours so that it is small."""
+    def resize(self, width: int, height: int) -> None:
+        """The window's size, in CSS pixels."""
+        self.order(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1.25, mobile=False
+        )
+
+    def photograph(self, picture: Path, width: int, height: int, top: float = 0) -> None:
+        """A PNG of a part of the window, from `top` down, of few colours so that it is small."""
         from PIL import Image
 
-        self.order(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
-        )
-        picture.write_bytes(base64.b64decode(self.order("Page.captureScreenshot", format="png")["data"]))
-        Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
+        part = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
+        picture.write_bytes(base64.b64decode(self.order("Page.captureScreenshot", format="png", clip=part)["data"]))
+        Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
 
 
 @contextmanager
