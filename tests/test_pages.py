@@ -52,7 +52,7 @@ def test_the_pages_of_a_run_are_photographed(tmp_path, request):
         page.resize(1330, 2000)
         page.open(out / "leaderboard.html")
         assert page.ask("document.querySelectorAll('#clips button').length") >= 6  # worst, median, best; two each
-        page.photograph(pictures / "leaderboard.png", width=1330, height=1180)
+        page.photograph(pictures / "leaderboard.png", width=1330, height=1500)
         page.resize(960, 2000)
         page.open(out / "report.html", f"#{identity(out / 'report.html', TEST)}")
         photograph_worst_clip(page, pictures / "report.png")
@@ -78,5 +78,5 @@ def photograph_worst_clip(page, picture):
     page.wait_for(f"{PICTURES} === 2 || ({SIDE_BY_SIDE}?.click(), false)")
     page.wait_for("document.querySelector('iframe[src^=blob]')")
     page.ask(SETTLED)
-    top = page.ask(f"{OPEN}[0].getBoundingClientRect().top") - 60
+    top = page.ask(f"{OPEN}[0].getBoundingClientRect().top") - 44
     page.photograph(picture, width=960, height=660, top=top)
