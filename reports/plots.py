@@ -43,8 +43,8 @@ def curves_figure(
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if any(len(line.x) for line in lines.values()):  # matplotlib cannot scale nothing by its logarithm
         axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
-    if log_x:
-        _plain_numbers(axes)
+        if log_x:
+            _plain_numbers(axes)
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize="small")
