@@ -108,7 +108,7 @@ class Page:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1.25, mobile=False
         )
 
-    def photograph(self, picture: Path, width: int, height: int, top: float = 0) -> None:
+    def photograph(self, picture: Path, width: int, height: float, top: float = 0) -> None:
         """A PNG of a part of the window, from `top` down, of few colours so that it is small."""
         from PIL import Image
 

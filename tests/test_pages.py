@@ -52,7 +52,8 @@ def test_the_pages_of_a_run_are_photographed(tmp_path, request):
         page.resize(1330, 2000)
         page.open(out / "leaderboard.html")
         assert page.ask("document.querySelectorAll('#clips button').length") >= 6  # worst, median, best; two each
-        page.photograph(pictures / "leaderboard.png", width=1330, height=1500)
+        height = page.ask("(document.querySelector('#pictures figure') ?? document.body).getBoundingClientRect().bottom")
+        page.photograph(pictures / "leaderboard.png", width=1330, height=height + 10)
         page.resize(960, 2000)
         page.open(out / "report.html", f"#{identity(out / 'report.html', TEST)}")
         photograph_worst_clip(page, pictures / "report.png")
