@@ -21,7 +21,7 @@ OFFLINE = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
-PLAYING = ("--autoplay-policy=no-user-gesture-required", "--mute-audio")
+PLAYING = ("--autoplay-policy=no-user-gesture-required", "--mute-audio", "--hide-scrollbars")
 WAIT_S = 60  # for an answer; never how long a test takes
 
 

@@ -52,7 +52,9 @@ def test_the_pages_of_a_run_are_photographed(tmp_path, request):
         page.resize(1330, 2000)
         page.open(out / "leaderboard.html")
         assert page.ask("document.querySelectorAll('#clips button').length") >= 6  # worst, median, best; two each
-        height = page.ask("(document.querySelector('#pictures figure') ?? document.body).getBoundingClientRect().bottom")
+        height = page.ask(
+            "(document.querySelector('#pictures figure') ?? document.body).getBoundingClientRect().bottom"
+        )
         page.photograph(pictures / "leaderboard.png", width=1330, height=height + 10)
         page.resize(960, 2000)
         page.open(out / "report.html", f"#{identity(out / 'report.html', TEST)}")
