@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earmark.cli_data import data_app
+from earmark.reports.listening import MOST_MB
 
 if TYPE_CHECKING:
     from earmark.contract import Result
@@ -150,7 +151,7 @@ def report(
     reports: Reports = Path("reports/out"),
     html: Annotated[bool, typer.Option(help="render the Allure report too, which takes the longest")] = True,
     everything: Everything = False,
-    sounds: Sounds = 20,
+    sounds: Sounds = MOST_MB,
 ) -> None:
     """Print the last run's score table, write it as Markdown and CSV, its leaderboard, and the Allure report.
 
@@ -225,7 +226,7 @@ def _write_leaderboard(
     drawn = pictures(scores, {name: entry.family for name, entry in entries.items() if entry.family}, domains)
     try:
         heard = gather(heard_in, ((score.run, score.codec, score.dataset) for score in scores), sounds_mb)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise _fail(error) from error
     folder.mkdir(parents=True, exist_ok=True)
     views = {

@@ -133,7 +133,7 @@ def listening(request: pytest.FixtureRequest) -> Callable[[Example, Entry, Datas
     run = run_of(request.config)
 
     def keep(example: Example, codec: Entry, dataset: Dataset) -> None:
-        heard = {"codec": codec.name, "dataset": dataset.name, "run": run.plan.run}
+        heard: dict[str, Any] = {"codec": codec.name, "dataset": dataset.name, "run": run.plan.run}
         heard |= {"place": example.place, "clip": example.clip, "metric": RANKED_BY, "value": example.value}
         kept = {name: keep_sound(run.out, getattr(example, name)) for name in ("recording", "estimate")}
         request.node.stash.setdefault(LISTENING, []).append(heard | kept)

@@ -99,8 +99,11 @@ def gather(folders: Iterable[Path], measured: Iterable[tuple[str, str, str]], mo
     """The clips of these reports folders that belong to what was measured, with their sounds, while they fit.
 
     measured: (run, codec, dataset) of the scores on the page; the clips of another run are of another codec's version
-    and left away. The worst of all codecs and datasets come first, then the median, then the best.
+    and left away. The worst of all codecs and datasets come first, then the median, then the best. most_mb: of Base64;
+    0 for none. Raises ValueError where a manifest is damaged or a sound is gone.
     """
+    if not most_mb:
+        return Listening()
     asked = set(measured)
     found = [
         (heard, folder)
@@ -126,6 +129,9 @@ def gather(folders: Iterable[Path], measured: Iterable[tuple[str, str, str]], mo
 
 
 def _coded_size(path: Path) -> int:
+    """Bytes of a file as Base64."""
+    if not path.is_file():
+        raise ValueError(f"{path}: {MANIFEST} beside it names this sound; run again, or leave out all with --sounds 0")
     return (path.stat().st_size + 2) // 3 * 4
 
 

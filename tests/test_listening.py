@@ -58,7 +58,6 @@ def test_of_what_does_not_fit_the_worst_clips_stay_and_the_page_says_so(tmp_path
     assert found.left_out.startswith("3 of 6 clips are left out, as the page holds at most 0.0121 MB of sound")
     assert "earmark report --sounds 1 has them all" in found.left_out
     assert gather([tmp_path], asked, most_mb=1).left_out == ""
-    assert gather([tmp_path], asked, most_mb=0).clips == []
 
 
 def test_a_damaged_manifest_names_its_line(tmp_path):
@@ -67,6 +66,14 @@ def test_a_damaged_manifest_names_its_line(tmp_path):
         file.write('{"codec": "a"}\n')
     with pytest.raises(ValueError, match=r"manifest\.jsonl:2: not a clip to listen to"):
         read_manifest(tmp_path)
+
+
+def test_a_sound_that_is_gone_is_an_error_that_says_what_to_do(tmp_path):
+    keep(tmp_path, kept := heard(tmp_path, own=b"x"))
+    (tmp_path / "listening" / kept.estimate[1]).unlink()
+    with pytest.raises(ValueError, match=r"\.flac: manifest\.jsonl beside it names this sound; run again, or"):
+        gather([tmp_path], [("1", "a", "d")])
+    assert gather([tmp_path], [("1", "a", "d")], most_mb=0).clips == ()
 
 
 def test_a_codec_that_is_too_quiet_sounds_too_quiet():
