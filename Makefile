@@ -6,7 +6,7 @@ N ?= 2
 K ?= tiny-2 or tiny-8 or opus-6 or opus-12 or identity or constant or random-codes
 REPORTS ?= reports/out
 
-.PHONY: help bench test lint docs format clean
+.PHONY: help bench test lint docs pictures format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -34,6 +34,9 @@ lint: .venv/.installed  ## ruff and mypy
 docs: .venv/.installed  ## write the page of metrics anew and build site/ from docs/
 	$(BIN)/earmark metrics --markdown > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 	$(BIN)/mkdocs build --strict
+
+pictures: .venv/.installed  ## take the README's pictures anew, of a real run (minutes); needs chromium
+	EARMARK_PICTURES=docs $(BIN)/pytest tests/test_pages.py -n 0
 
 format: .venv/.installed  ## let ruff format and sort
 	$(BIN)/ruff check --fix-only .

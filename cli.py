@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earmark.cli_data import data_app
+from earmark.reports.listening import MOST_MB
 
 if TYPE_CHECKING:
     from earmark.contract import Result
@@ -31,6 +32,7 @@ app.add_typer(data_app, name="data")
 
 Everything = Annotated[bool, typer.Option("--all", help="every measurement in the folder, the newest of each")]
 Reports = Annotated[Path, typer.Option(help="where the run wrote its scores")]
+Sounds = Annotated[float, typer.Option(metavar="MB", help="most megabytes of sound in the leaderboard; 0: none")]
 
 
 @app.command()
@@ -149,6 +151,7 @@ def report(
     reports: Reports = Path("reports/out"),
     html: Annotated[bool, typer.Option(help="render the Allure report too, which takes the longest")] = True,
     everything: Everything = False,
+    sounds: Sounds = MOST_MB,
 ) -> None:
     """Print the last run's score table, write it as Markdown and CSV, its leaderboard, and the Allure report.
 
@@ -156,19 +159,22 @@ def report(
     Example: earmark report runs/*/scores.jsonl
     """
     from earmark.reports import allure, tables
+    from earmark.reports.scores import newest
     from earmark.scoring import in_order
 
+    every = [score for file in files or [reports / "scores.jsonl"] for score in _scores(file)]
+    heard_in = [file.parent for file in files or ()] or [reports]
     if files:
-        _write_leaderboard([score for file in files for score in _scores(file)], reports)
+        _write_leaderboard(newest(every), every, heard_in, sounds, reports)
         return
-    found = _scores(reports / "scores.jsonl")
+    found = newest(every)
     scores = in_order(score for score in found if everything or score.run == found[-1].run)
     shown, more = tables.headlines(scores)
     typer.echo(tables.terminal(shown) + (f"and {more} more scores in the tables:\n" if more else ""))
     for name, text in (("scores.md", tables.markdown(scores)), ("scores.csv", tables.as_csv(scores))):
         (reports / name).write_text(text, encoding="utf-8")
         typer.echo(f"table:  {reports / name}")
-    _write_leaderboard(scores, reports)
+    _write_leaderboard(scores, every, heard_in, sounds, reports)
     if html:
         try:
             rendered = allure.render(reports / "allure-results", reports / "report.html", reports / "history.jsonl")
@@ -178,23 +184,29 @@ def report(
 
 
 def _scores(path: Path) -> list[Score]:
-    from earmark.reports.scores import read_scores
+    from earmark.reports.scores import read_all
 
     if not path.is_file():
         raise _fail(
             f"{path}: no scores there; run `pytest --pyargs earmark.suites` first, or name its folder with --reports"
         )
     try:
-        return read_scores(path)
+        return read_all(path)
     except ValueError as error:
         raise _fail(error) from error
 
 
-def _write_leaderboard(scores: list[Score], folder: Path) -> None:
-    """leaderboard.html, .md and .csv, with what the catalogue and the cards know of codecs and datasets."""
+def _write_leaderboard(
+    scores: list[Score], past: list[Score], heard_in: list[Path], sounds_mb: float, folder: Path
+) -> None:
+    """leaderboard.html, .md and .csv, with what the catalogue and the cards know of codecs and datasets, what earlier
+    runs measured (`past`), and what the runs left to listen to.
+    """
     from earmark.codecs.registry import catalogue
     from earmark.data.cards import cards
     from earmark.reports import leaderboard
+    from earmark.reports.history import trends
+    from earmark.reports.listening import gather
     from earmark.reports.pictures import pictures
     from earmark.scoring import in_order
 
@@ -212,9 +224,13 @@ def _write_leaderboard(scores: list[Score], folder: Path) -> None:
     domains = {name: card.domain for name, card in cards().items()}
     board = leaderboard.board(scores, facts, domains)
     drawn = pictures(scores, {name: entry.family for name, entry in entries.items() if entry.family}, domains)
+    try:
+        heard = gather(heard_in, ((score.run, score.codec, score.dataset) for score in scores), sounds_mb)
+    except ValueError as error:
+        raise _fail(error) from error
     folder.mkdir(parents=True, exist_ok=True)
     views = {
-        "html": leaderboard.to_html(board, drawn),
+        "html": leaderboard.to_html(board, drawn, heard, trends(past, domains)),
         "md": leaderboard.to_markdown(board),
         "csv": leaderboard.to_csv(board),
     }

@@ -14,12 +14,13 @@ from earmark.codecs.registry import Entry, Status
 from earmark.data import cards
 from earmark.data.cards import Dataset
 from earmark.metrics import registry as metric_registry
-from earmark.planning import MEASURED, judge_of, listed, run_of
+from earmark.planning import LISTENING, MEASURED, judge_of, listed, run_of
 from earmark.reports.scores import Score
 from earmark.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from earmark.scoring import Measured
+    from earmark.scoring.examples import Example
     from earmark.store.store import Store
 
 _DEFINITIONS = pytest.StashKey[list[str]]()
@@ -121,6 +122,23 @@ class _Unquoted:
 
     def __repr__(self) -> str:
         return self.text
+
+
+@pytest.fixture
+def listening(request: pytest.FixtureRequest) -> Callable[[Example, Entry, Dataset], None]:
+    """`listening(example, codec, dataset)`: keep its sounds beside the scores, for the leaderboard."""
+    from earmark.reports.listening import keep_sound
+    from earmark.scoring.examples import RANKED_BY
+
+    run = run_of(request.config)
+
+    def keep(example: Example, codec: Entry, dataset: Dataset) -> None:
+        heard: dict[str, Any] = {"codec": codec.name, "dataset": dataset.name, "run": run.plan.run}
+        heard |= {"place": example.place, "clip": example.clip, "metric": RANKED_BY, "value": example.value}
+        kept = {name: keep_sound(run.out, getattr(example, name)) for name in ("recording", "estimate")}
+        request.node.stash.setdefault(LISTENING, []).append(heard | kept)
+
+    return keep
 
 
 @pytest.fixture

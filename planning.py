@@ -26,6 +26,7 @@ from earmark.thresholds import Thresholds
 RUN = pytest.StashKey[Run]()  # of a config
 JUDGE = pytest.StashKey[Thresholds]()
 MEASURED = pytest.StashKey[list[dict[str, Any]]]()  # of a test: what it measured, on its way to the controller
+LISTENING = pytest.StashKey[list[dict[str, Any]]]()  # of a test: the clips that it keeps to listen to, likewise
 
 
 def out_of(config: pytest.Config) -> Path:

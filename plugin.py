@@ -22,8 +22,9 @@ from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, visible_gpus
-from earmark.planning import MEASURED, RUN, judge_of, out_of, run_of
+from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, run_of
 from earmark.reports import scores as score_files
+from earmark.reports.listening import write_manifest
 from earmark.reports.scores import Score
 from earmark.run import PRESETS, Plan, Run
 from earmark.store import keep
@@ -346,14 +347,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Gener
     report = yield
     if call.when == "call" and MEASURED in item.stash:
         report.earmark = item.stash[MEASURED]  # plain JSON: it crosses from worker to controller
+    if call.when == "call" and LISTENING in item.stash:
+        report.earmark_heard = item.stash[LISTENING]
     return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write each score as it comes, so that a killed run keeps what it had."""
-    measured = getattr(report, "earmark", None)
-    if measured and _CONTROLLER:
-        run = _CONTROLLER[-1].stash[RUN]
+    if not _CONTROLLER:
+        return
+    run = _CONTROLLER[-1].stash[RUN]
+    run.heard += getattr(report, "earmark_heard", [])
+    if measured := getattr(report, "earmark", None):
         run.results += measured
         score_files.append_scores(run.out / "scores.jsonl", [Score.from_dict(entry["score"]) for entry in measured])
 
@@ -371,6 +376,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     run = config.stash[RUN]
     score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
+    write_manifest(run.out, run.heard)
     _write_allure(run, Path(config.option.allure_report_dir))
     keep.enforce(paths.home() / "store", keep.limit())
     if config.option.write_thresholds and run.results:
@@ -390,6 +396,7 @@ def _write_allure(run: Run, results: Path) -> None:
     measured = [score for score in written if score.run == run.plan.run]  # of the run that this one continues, too
     allure.write_environment(results, {**measured[0].versions, "device": measured[0].device, "preset": run.plan.preset})
     allure.write_categories(results)
+    allure.tidy(results)
     allure.write_performance(results, measured)
 
 

@@ -73,7 +73,7 @@ class Plan(BaseModel):
 
 @dataclass
 class Run:
-    """The state of one pytest process; `results` is filled in the controller only."""
+    """The state of one pytest process; `results` and `heard` are filled in the controller only."""
 
     plan: Plan
     out: Path
@@ -82,6 +82,7 @@ class Run:
     notify: Callable[[str, int, str], None] | None = None
     is_worker: bool = False  # of pytest-xdist, which puts another in its place when it ends
     results: list[dict[str, Any]] = field(default_factory=list)
+    heard: list[dict[str, Any]] = field(default_factory=list)  # clips to listen to
     shards: dict[str, int] = field(default_factory=dict)  # of each dataset, once asked for
 
     @cached_property

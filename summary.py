@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from earmark.reports import published
-from earmark.reports.scores import Score
+from earmark.reports.scores import Score, named_unit
 
 if TYPE_CHECKING:
     from earmark.metrics import Metric
@@ -29,7 +29,8 @@ def lines(run: Run) -> list[str]:
 
 def describe(score: Score) -> str:
     """A score in one line: value, unit, interval, n, failures."""
-    value = "at its bound" if score.at_bound else "none" if score.value is None else f"{score.value:.4g} {score.unit}"
+    number = "none" if score.value is None else f"{score.value:.4g} {named_unit(score.unit)}".strip()
+    value = "at its bound" if score.at_bound else number
     interval = "" if score.ci_low is None or score.at_bound else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
     failed = f", {score.failed} failed" if score.failed else ""
     failed += f", {score.no_answer} without an answer" if score.no_answer else ""
@@ -43,7 +44,8 @@ def define(metric: Metric) -> str:
     """What a metric's number means, in one line: direction, unit, best value, where it was validated, source."""
     best = "" if metric.best is None else f", best {metric.best:g}"
     direction = "higher is better" if metric.higher_is_better else "lower is better"
-    return f"{direction}{best}, in {metric.unit}; for {', '.join(metric.domains)}. {metric.source}"
+    unit = f", in {named}" if (named := named_unit(metric.unit)) else ""
+    return f"{direction}{best}{unit}; for {', '.join(metric.domains)}. {metric.source}"
 
 
 def _ungated_lines(run: Run) -> list[str]:

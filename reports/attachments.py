@@ -3,7 +3,8 @@
 Both are small and complete in themselves, for attaching to a test in Allure:
 
     allure.attach(spectrogram_pair(reference, estimate, 24000, "mimi"), "spectrograms", IMAGE_DIFF, "imagediff")
-    allure.attach(player([("reference", wav, 24000), ("mimi", decoded, 24000)]), "listen", "text/html", "html")
+    heard = sounds([("reference", wav, 24000), ("mimi", decoded, 24000)])
+    allure.attach(player(heard), "listen", "text/html", "html")
 
 Arrays: float [C, L] or [L], on the CPU, samples in [-1, 1]; several channels are averaged for the spectrogram only.
 """
@@ -16,7 +17,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,28 +59,41 @@ def spectrogram_pair(reference: Any, estimate: Any, sample_rate: int, title: str
     return json.dumps({name: _data_uri("image/png", data) for name, data in pictures.items()}).encode()
 
 
-def player(clips: Sequence[tuple[str, Any, int]]) -> str:
-    """A page with one audio player a clip, each under its label; the sound is inside the page, as 16-bit FLAC.
+class Sound(NamedTuple):
+    """A sound to play: what to say of it, and 16-bit FLAC."""
+
+    caption: str
+    flac: bytes
+
+
+def sounds(clips: Sequence[tuple[str, Any, int]]) -> list[Sound]:
+    """Each clip as it is, to be compared by ear with the others.
 
     clips: (label, wav float [C, L] or [L], sample_rate). Where one exceeds [-1, 1], all are scaled down by one factor,
-    so that they compare by ear, and each caption says so. Samples that are not finite are played as silence and
-    counted. Plays inline in browsers that know FLAC, as Chromium and Firefox do.
+    and each caption says so; nothing else is done to levels. Samples that are not finite are played as silence and
+    counted.
     """
     wavs = [_channels(wav) for _, wav, _ in clips]
     peak = max((float(np.abs(np.nan_to_num(wav, posinf=0, neginf=0)).max(initial=0.0)) for wav in wavs), default=0.0)
     gain = 1.0 / peak if peak > 1 else 1.0
-    figures = [
-        _figure(_caption(label, wav, rate, gain), _flac(wav, rate, gain))
+    return [
+        Sound(_caption(label, wav, rate, gain), _flac(wav, rate, gain))
         for (label, _, rate), wav in zip(clips, wavs, strict=True)
     ]
-    return _PAGE + "".join(figures) + "</body></html>\n"
 
 
-def _figure(caption: str, flac: bytes) -> str:
+def player(heard: Sequence[Sound]) -> str:
+    """A page with one audio player a sound, each under its caption; the sound is inside the page. Plays inline in
+    browsers that know FLAC, as Chromium, Firefox and Safari do.
+    """
+    return _PAGE + "".join(map(_figure, heard)) + "</body></html>\n"
+
+
+def _figure(sound: Sound) -> str:
     return (
-        f'<figure style="margin:0;flex:1 1 300px"><figcaption>{html.escape(caption)}</figcaption>'
+        f'<figure style="margin:0;flex:1 1 300px"><figcaption>{html.escape(sound.caption)}</figcaption>'
         '<audio controls preload="metadata" style="display:block;width:100%;height:36px" '
-        f'src="{_data_uri("audio/flac", flac)}"></audio></figure>\n'
+        f'src="{_data_uri("audio/flac", sound.flac)}"></audio></figure>\n'
     )
 
 

@@ -14,13 +14,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from earmark.reports.listening import PLACES, Listening
 from earmark.reports.published import Figure, printed, source
 from earmark.reports.ranks import rank
 from earmark.reports.scores import Score
 from earmark.reports.tables import cell as short
 from earmark.reports.tables import is_headline
+
+if TYPE_CHECKING:
+    from earmark.reports.history import Trend
 
 PAGE = Path(__file__).with_name("leaderboard.html")
 
@@ -103,7 +107,7 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
     """
     newest: dict[tuple[str, Column], Score] = {}
     for score in sorted(scores, key=lambda score: score.time):
-        newest[score.codec, _column(score, domains)] = score
+        newest[score.codec, column_of(score, domains)] = score
     columns = list(dict.fromkeys(column for _, column in newest))
     place = {column: index for index, column in enumerate(columns)}
     cells: dict[str, dict[int, Cell]] = {}
@@ -128,7 +132,8 @@ def _sizes(measured: Mapping[str, float | None]) -> dict[str, Any]:
     return {"parameters_million": measured.get("parameters_million"), "latents": tuple(latents)}
 
 
-def _column(score: Score, domains: Mapping[str, str]) -> Column:
+def column_of(score: Score, domains: Mapping[str, str]) -> Column:
+    """The column of a score; domains: dataset -> its domain."""
     shared = ("suite", "dataset", "metric", "backend", "protocol", "preset", "unit", "higher_is_better")
     same = {name: getattr(score, name) for name in shared}
     device = score.device if score.suite == "speed" else ""
@@ -157,8 +162,14 @@ def _with_figure(cell: Cell, figure: Figure | None) -> Cell:
 # -- views ------------------------------------------------------------------------------------------------------------
 
 
-def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str = "Earmark leaderboard") -> str:
-    """One page, complete in itself. pictures: (caption, SVG)."""
+def to_html(
+    board: Board,
+    pictures: Sequence[tuple[str, str]] = (),
+    listening: Listening = Listening(),  # noqa: B008
+    trends: Sequence[Trend] = (),
+    title: str = "Earmark leaderboard",
+) -> str:
+    """One page, complete in itself. pictures: (caption, SVG). listening: clips to play, with their sounds."""
     data = {
         "facts": FACTS,
         "columns": [asdict(column) | {"headline": is_headline(column.metric)} for column in board.columns],
@@ -170,13 +181,25 @@ def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str =
             }
             for codec, cells in board.cells.items()
         ],
+        "places": PLACES,
+        "clips": [asdict(heard) for heard in listening.clips],
+        "trends": _trends(board, trends),
     }
     drawn = "".join(
         f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in pictures
     )
-    # "</" inside a script would end it
-    filled = {"TITLE": html.escape(title), "DATA": json.dumps(data).replace("</", "<\\/"), "PICTURES": drawn}
-    return re.sub(r"\{\{(TITLE|DATA|PICTURES)\}\}", lambda match: filled[match[1]], PAGE.read_text(encoding="utf-8"))
+    sounds = (f'<script type="text/plain" id="{name}">{coded}</script>\n' for name, coded in listening.sounds.items())
+    # "</" inside a script would end it, "<!--" begin a comment
+    filled = {"TITLE": html.escape(title), "DATA": json.dumps(data).replace("<", "\\u003c"), "PICTURES": drawn}
+    filled |= {"SOUNDS": "".join(sounds), "LEFT_OUT": html.escape(listening.left_out)}
+    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda match: filled[match[1]], PAGE.read_text(encoding="utf-8"))
+
+
+def _trends(board: Board, trends: Sequence[Trend]) -> list[dict[str, Any]]:
+    """The trends of what is on the board, each with the place of its column."""
+    place = {column: at for at, column in enumerate(board.columns)}
+    found = [(trend, place.get(trend.column)) for trend in trends]
+    return [trend.as_data() | {"at": at} for trend, at in found if at in board.cells.get(trend.codec, {})]
 
 
 def _json(cell: Cell) -> dict[str, Any]:

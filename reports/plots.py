@@ -43,10 +43,21 @@ def curves_figure(
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if any(len(line.x) for line in lines.values()):  # matplotlib cannot scale nothing by its logarithm
         axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+        if log_x:
+            _plain_numbers(axes)
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend(fontsize="small")
     return figure
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """1, 2, 5, 10 along a logarithmic axis, rather than powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def bubbles(

@@ -17,11 +17,13 @@ Interval = tuple[float, float]
 
 def rank(score: Score, peers: Iterable[Score]) -> int:
     """The rank of a score among those of its column."""
-    return 1 + sum(_better(peer, score) for peer in peers)
+    return 1 + sum(better(peer, score) for peer in peers)
 
 
-def _better(a: Score, b: Score) -> bool:
-    """By mean and share of exact clips together: each is 1 for a, -1 for b, or 0 where its intervals overlap."""
+def better(a: Score, b: Score) -> bool:
+    """Whether a is better than b: mean and share of exact clips together, each 1 for a, -1 for b, or 0 where its
+    intervals overlap.
+    """
     by_mean = _beyond(_mean(a), _mean(b)) * (1 if a.higher_is_better else -1)
     if not any(score.exact or score.at_bound for score in (a, b)):
         return by_mean > 0

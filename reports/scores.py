@@ -82,6 +82,11 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def named_unit(unit: str) -> str:
+    """The unit as it stands beside a number: of what has none ("1") nothing, as "0.9 1" reads like two numbers."""
+    return "" if unit == "1" else unit
+
+
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     """Append to scores.jsonl; nothing that an earlier run measured is lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,22 +104,34 @@ def _drop_half_line(file: BinaryIO) -> None:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """The newest score of each measurement in a scores.jsonl, in the order of the file.
+    """The newest score of each measurement in a scores.jsonl, in the order of the file; raises as `read_all`."""
+    return newest(read_all(path))
+
+
+def newest(scores: Iterable[Score]) -> list[Score]:
+    """Of each measurement the last, in their order."""
+    found: dict[tuple, Score] = {}
+    for score in scores:
+        found.pop(score.key, None)  # to the end: what was measured last is last
+        found[score.key] = score
+    return list(found.values())
+
+
+def read_all(path: Path) -> list[Score]:
+    """Every score of a scores.jsonl, those of earlier runs too.
 
     Raises ValueError with file and line where a line is not a score. A last line without its newline was cut off by a
     killed run and is passed over.
     """
-    newest: dict[tuple, Score] = {}
+    found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
         try:
-            score = Score.from_dict(json.loads(line))
+            found.append(Score.from_dict(json.loads(line)))
         except (ValueError, TypeError) as error:
             if not line.endswith("\n"):
                 break
             raise ValueError(f"{path}:{number}: not a score ({error})") from error
-        newest.pop(score.key, None)  # to the end: what was measured last is last
-        newest[score.key] = score
-    return list(newest.values())
+    return found
 
 
 def read_clips(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The clips of a codec to look at and listen to: the median and the worst by mel loss."""
+"""The clips of a codec to look at and listen to: the best, the median and the worst by mel loss."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.metrics import METRICS
 from earmark.reports import attachments
+from earmark.reports.attachments import Sound
 from earmark.scoring.clips import clip_outcomes, pair
 from earmark.store import fingerprint
 from earmark.store.jobs import Job, prepare, sound_job
@@ -20,15 +21,26 @@ from earmark.store.store import Store
 
 RANKED_BY = "mel_loss"  # cheap, and for every domain
 EXCERPT_S = 5.0  # of an example to listen to: a report of twenty codecs must still open
+HIGHEST_HZ = 48_000  # more is not heard
+SOUNDS = ("recording", "estimate")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A clip to look at and listen to: what it shows, its spectrograms (Allure's image comparison) and its player."""
+    """A clip to look at and listen to: its place among all, its spectrograms (Allure's image comparison) and how the
+    recording and its reconstruction sound.
+    """
 
-    title: str
+    place: str
+    clip: str
+    value: float  # by RANKED_BY
     spectrograms: bytes
-    player: bytes
+    recording: Sound
+    estimate: Sound
+
+    @property
+    def title(self) -> str:
+        return f"{self.place} clip by {RANKED_BY} ({self.value:.3g}): {self.clip}"
 
 
 def sounds(entry: Entry, dataset: Dataset, store: Store) -> Iterator[tuple[Clip, Outcome]]:
@@ -47,28 +59,33 @@ def states_bits(entry: Entry, dataset: Dataset, store: Store) -> bool:
 
 
 def listening_examples(entry: Entry, dataset: Dataset, store: Store) -> list[Example]:
-    """The worst and the median clip by mel loss, at the lower of the two rates; drawn once, then read."""
+    """The worst, the median and the best clip by mel loss, each once; drawn once, then read."""
     found = clip_outcomes(METRICS[RANKED_BY], entry, dataset, store)
     ranked = [(outcome.facts["value"], clip) for clip, outcome in found if outcome.error is None]
     ranked.sort(key=lambda item: (item[0], item[1].id))
     if not ranked:
         return []
-    chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
-    clips = [clip for _, clip in chosen.values()]
-    job = Job("earmark.scoring.examples:drawn", entry, version=fingerprint.of_files(attachments.__file__), model=False)
-    pictures = zip(chosen.items(), store.outcomes(job, clips), strict=True)
-    return [
-        Example(f"{place} clip by {RANKED_BY} ({value:.3g}): {clip.id}", *_bytes(made))
-        for (place, (value, clip)), made in pictures
-    ]
+    places = {len(ranked) // 2: "median", 0: "best", len(ranked) - 1: "worst"}  # of one clip, only the last
+    chosen = [(place, *ranked[at]) for at, place in sorted(places.items(), reverse=True)]
+    job = Job("earmark.scoring.examples:drawn", entry, version=_version(), model=False)
+    made = store.outcomes(job, [clip for _, _, clip in chosen])
+    return [_example(*which, drawn) for which, drawn in zip(chosen, made, strict=True)]
 
 
-def _bytes(made: Outcome) -> tuple[bytes, bytes]:
-    return made.arrays["spectrograms"].tobytes(), made.arrays["player"].tobytes()
+def _version() -> str:
+    return fingerprint.of_files(__file__, attachments.__file__)
+
+
+def _example(place: str, value: float, clip: Clip, made: Outcome) -> Example:
+    parts = {name: array.tobytes() for name, array in made.arrays.items()}
+    recording, estimate = (Sound(made.facts[name], parts[name]) for name in SOUNDS)
+    return Example(place, clip.id, value, parts["spectrograms"], recording, estimate)
 
 
 def drawn(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
-    """The maker of pictures and players: arrays `spectrograms` and `player`, the bytes of each."""
+    """The maker of pictures and sounds: arrays `spectrograms`, `recording` and `estimate`, the bytes of each, and as
+    facts the captions of both sounds.
+    """
     return [
         _drawn(job.entry, clip, sound)
         for clip, sound in zip(clips, store.outcomes(sound_job(job.entry, job.seed), clips), strict=True)
@@ -76,10 +93,14 @@ def drawn(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
 
 
 def _drawn(entry: Entry, clip: Clip, sound: Outcome) -> Outcome:
-    recorded_at = prepare(clip, None, channels=1).sample_rate
-    reference, estimate, rate = pair(clip, sound, min(recorded_at, int(sound.facts["sample_rate"])))
-    reference, estimate = (wav[: round(EXCERPT_S * rate)] for wav in (reference, estimate))
+    """At the recording's rate, so that what a narrower codec cuts off is seen and heard to be missing."""
+    rate = min(prepare(clip, None, channels=1).sample_rate, HIGHEST_HZ)
+    both = pair(clip, sound, rate)[:2]
+    part = f", first {EXCERPT_S:g} s" if len(both[0]) > EXCERPT_S * rate else ""
+    reference, estimate = (wav[: round(EXCERPT_S * rate)] for wav in both)
     pictures = attachments.spectrogram_pair(reference, estimate, rate, clip.id)
-    page = attachments.player([("the recording", reference, rate), (entry.name, estimate, rate)])
-    parts = {"spectrograms": pictures, "player": page.encode()}
-    return Outcome(clip.sha256, {}, {name: np.frombuffer(data, np.uint8) for name, data in parts.items()})
+    named = ((f"the recording{part}", reference, rate), (f"{entry.name}{part}", estimate, rate))
+    heard = dict(zip(SOUNDS, attachments.sounds(named), strict=True))
+    parts = {"spectrograms": pictures} | {name: each.flac for name, each in heard.items()}
+    captions = {name: each.caption for name, each in heard.items()}
+    return Outcome(clip.sha256, captions, {name: np.frombuffer(data, np.uint8) for name, data in parts.items()})

@@ -9,17 +9,19 @@ of audio that the metric was not validated for says so.
 import allure
 import pytest
 
-from earmark.reports.attachments import IMAGE_DIFF
+from earmark.reports.attachments import IMAGE_DIFF, player
 from earmark.scoring.examples import clips_that_failed, listening_examples, states_bits
 
 pytestmark = pytest.mark.suite("reconstruction", needs="reconstruct")
 
 
-def test_every_clip_comes_back(codec, dataset, store):
-    """The codec returns every clip, as long as it was; with its median and worst clip to listen to."""
+def test_every_clip_comes_back(codec, dataset, store, listening):
+    """The codec returns every clip, as long as it was; with its worst, median and best clip to listen to."""
     for example in listening_examples(codec, dataset, store):
         allure.attach(example.spectrograms, example.title, IMAGE_DIFF, "imagediff")
-        allure.attach(example.player, f"listen: {example.title}", "text/html", "html")
+        heard = player([example.recording, example.estimate])
+        allure.attach(heard, f"listen: {example.title}", "text/html", "html")
+        listening(example, codec, dataset)
     failed = clips_that_failed(codec, dataset, store)
     assert not failed, "\n".join(f"{clip}: {why}" for clip, why in failed.items())
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +27,13 @@ from PIL import Image
 from earmark.reports import allure, attachments
 from earmark.reports.allure import node, page, results
 from earmark.reports.scores import Score
+from earmark.tests.browser import CHROMIUM, OFFLINE, browser
 from earmark.tests.helpers import voice
 
-CHROMIUM = shutil.which("chromium")
-QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--virtual-time-budget=8000", "--window-size=1280,1000",
-)  # fmt: skip
+QUIET = (*OFFLINE, "--virtual-time-budget=8000", "--window-size=1280,1000")
 TINY = '''
 import allure, pytest
-from earmark.reports.attachments import IMAGE_DIFF, player, spectrogram_pair
+from earmark.reports.attachments import IMAGE_DIFF, player, sounds, spectrogram_pair
 from earmark.tests.helpers import voice
 
 @pytest.mark.parametrize("codec", ["mimi-8"])
@@ -44,7 +41,7 @@ def test_pesq(codec):
     """Wide-band PESQ."""
     wav = voice(1.0, 16000)
     allure.attach(spectrogram_pair(wav, 0.5 * wav, 16000, codec), "spectrograms", IMAGE_DIFF, "imagediff")
-    allure.attach(player([("reference", wav, 16000)]), "listen", "text/html", "html")
+    allure.attach(player(sounds([("reference", wav, 16000)])), "listen", "text/html", "html")
 
 def test_gate():
     pytest.fail("threshold missed: pesq_wb 2.1 is below 2.5", pytrace=False)
@@ -117,8 +114,8 @@ def test_scores_become_rows_with_direction_and_unit(tmp_path):
     scores = [score(), score(metric="mel", value=None), score("amrnb-12.2", failed=2)]
     rows = json.loads(allure.write_performance(tmp_path, scores, {"pesq_wb": "PESQ-WB"}).read_text())
     assert [row["title"] for row in rows] == [
-        "reconstruction · speech · PESQ-WB",
-        "reconstruction · speech · PESQ-WB · 2 of 12 clips failed",
+        "PESQ-WB · speech · reconstruction",
+        "PESQ-WB · speech · reconstruction · 2 of 12 clips failed",
     ]
     assert rows[0]["stop"] == 1767323045000  # TIME in ms
     assert rows[0]["stop"] - rows[0]["start"] == 2000
@@ -129,6 +126,19 @@ def test_scores_become_rows_with_direction_and_unit(tmp_path):
     }  # fmt: skip
     assert config["groups"]["mimi-8"] == {"title": "codec: mimi-8"}
     assert config["groups"]["amrnb-12.2"] == {"title": "codec: amrnb-12․2"}  # Allure would drop the full stop
+
+
+def test_finalizers_of_pytest_are_no_steps_of_a_test(tmp_path):
+    after = [{"name": "codec::<lambda>"}, {"name": "server::stop", "status": "passed"}]
+    container = {"uuid": "1", "befores": [{"name": "codec", "status": "passed"}]}
+    (tmp_path / "1-container.json").write_text(json.dumps(container | {"afters": after}))
+    allure.tidy(tmp_path)
+    assert json.loads((tmp_path / "1-container.json").read_text()) == container | {"afters": after[1:]}
+
+
+def test_what_has_no_unit_shows_none(tmp_path):
+    (row,) = json.loads(allure.write_performance(tmp_path, [replace(score(), unit="1")]).read_text())
+    assert row["unit"] == ""
 
 
 def test_clean_removes_results_and_nothing_else(tmp_path, monkeypatch):
@@ -194,6 +204,10 @@ def test_spectrogram_of_nothing_is_an_error():
         attachments.spectrogram_pair(np.zeros((1, 0)), np.zeros((1, 5)), 16000, "empty")
 
 
+def player(clips) -> str:
+    return attachments.player(attachments.sounds(clips))
+
+
 def sounds(html: str) -> list[np.ndarray]:
     coded = re.findall(r'src="data:audio/flac;base64,([^"]+)"', html)
     return [soundfile.read(io.BytesIO(base64.b64decode(data)), always_2d=True)[0].T for data in coded]
@@ -201,7 +215,7 @@ def sounds(html: str) -> list[np.ndarray]:
 
 def test_player_holds_the_sound():
     wav = np.stack([voice(0.2, 24000), -voice(0.2, 24000)])
-    html = attachments.player([("a <b> & 'c'", wav, 24000)])
+    html = player([("a <b> & 'c'", wav, 24000)])
     assert "a &lt;b&gt; &amp; &#x27;c&#x27; (0.20 s, 24 kHz)" in html
     np.testing.assert_allclose(sounds(html)[0], wav, atol=1 / 32768)
 
@@ -209,7 +223,7 @@ def test_player_holds_the_sound():
 def test_player_scales_all_clips_by_one_factor_and_says_so():
     wav = voice(0.2, 16000)
     loud = 2.0 * wav / np.abs(wav).max()  # peak 2: all by 1/2, -6.0 dB
-    html = attachments.player([("reference", wav, 16000), ("loud", loud, 16000)])
+    html = player([("reference", wav, 16000), ("loud", loud, 16000)])
     assert html.count("all clips here scaled by -6.0 dB") == 2
     assert "peak 2.00, exceeds full scale" in html
     quiet, scaled = sounds(html)
@@ -218,7 +232,7 @@ def test_player_scales_all_clips_by_one_factor_and_says_so():
 
 
 def test_player_counts_samples_that_are_not_finite():
-    html = attachments.player([("bad", np.array([0.5, np.nan, np.inf, 0.25]), 8000)])
+    html = player([("bad", np.array([0.5, np.nan, np.inf, 0.25]), 8000)])
     assert "2 samples not finite, played as silence" in html
     np.testing.assert_allclose(sounds(html)[0][0], [0.5, 0, 0, 0.25], atol=1 / 32768)
 
@@ -386,6 +400,9 @@ def test_history_grows_by_one_line_a_run(run, tmp_path):
     assert history.read_text().startswith(first)
     assert history.read_text().count("\n") == 2
     assert len(json.loads(data(again)["widgets/metrics.json"])["history"]) == 1
+    tests = [json.loads(value) for name, value in data(again).items() if name.startswith("data/test-results/")]
+    then = {result["name"]: [past["status"] for past in result["history"]] for result in tests}
+    assert then == {"test_pesq[mimi-8]": ["passed"], "test_gate": ["failed"], "test_weights": ["skipped"]}
 
 
 def test_a_damaged_history_is_an_error_and_costs_nothing(run, tmp_path):
@@ -433,11 +450,13 @@ def test_a_request_would_be_seen(tmp_path):
     assert requested(tmp_path / "net.json") == {"https://other.example/x.png"}
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_the_player_plays_in_a_browser(tmp_path):
-    html = attachments.player([("mono", voice(0.5, 24000), 24000), ("stereo", np.zeros((2, 12000)), 48000)])
-    script = (
-        "<script>onload = () => document.title = [...document.querySelectorAll('audio')].map(a => a.duration)</script>"
-    )
-    (tmp_path / "player.html").write_text(html.replace("</body>", script + "</body>"))
-    shown = browse(tmp_path / "player.html", tmp_path / "profile")
-    assert "<title>0.5,0.25</title>" in shown
+    html = player([("mono", voice(0.5, 24000), 24000), ("stereo", np.zeros((2, 12000)), 48000)])
+    (tmp_path / "player.html").write_text(html)
+    with browser(tmp_path / "profile") as page:
+        page.open(tmp_path / "player.html")
+        page.ask("for (const audio of document.querySelectorAll('audio')) audio.play()")
+        ended = "(all => all.every(audio => audio.ended) && all.map(audio => audio.currentTime))"
+        assert page.wait_for(f"{ended}([...document.querySelectorAll('audio')])") == [0.5, 0.25]
+        assert page.complaints() == []

@@ -2,25 +2,21 @@
 
 import csv
 import io
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import pytest
 
+from earmark.reports.attachments import sounds
+from earmark.reports.history import trends
 from earmark.reports.leaderboard import Facts, board, to_csv, to_html, to_markdown
+from earmark.reports.listening import Heard, gather, keep_sound, write_manifest
 from earmark.reports.pictures import perplexity_table, pictures
 from earmark.reports.rates import Point, bd_rate, rate_curves
 from earmark.reports.scores import Score
 from earmark.reports.tables import headlines, is_headline
-from earmark.tests.test_allure_report import QUIET
-
-CHROMIUM = shutil.which("chromium")
+from earmark.tests.browser import CHROMIUM, browser
+from earmark.tests.helpers import voice
 
 
 def score(codec, value, spread=0.1, metric="pesq_wb", higher=True, dataset="libritts_test_other", **others):
@@ -268,7 +264,7 @@ def test_probes_are_drawn_around_a_circle_with_their_weighted_average():
 
 # -- the page, in a browser -------------------------------------------------------------------------------------------
 
-HARNESS = """<script>
+SORT_AND_FILTER = """(() => {
 const all = (what) => [...document.querySelectorAll(what)];
 const texts = (what) => all(what).map((node) => node.firstChild.textContent);
 const rows = () => texts("#board tbody tr:not(.group) td:first-child");
@@ -279,36 +275,43 @@ const set = (id, value) => {
   input[input.type === "checkbox" ? "checked" : "value"] = value;
   input.dispatchEvent(new Event("input", { bubbles: true }));
 };
-window.addEventListener("load", () => {
-  const seen = { errors: window.seenErrors, heads: heads(), start: rows() };
-  click("pesq_wb"); seen.best = rows();
-  click("pesq_wb"); seen.worst = rows();
-  set("codec", "tiny"); seen.tiny = rows(); set("codec", "");
-  set("type", "fused"); seen.fused = rows(); set("type", "all");
-  set("metric", "speaker"); seen.speaker = heads(); set("metric", "");
-  set("heat", true); seen.coloured = all("#board td[style*=background]").length;
-  set("grouped", true); seen.groups = texts("tr.group td");
-  set("suite", "speed"); set("domain", "speech"); seen.speed = rows(); set("suite", "reconstruction");
-  seen.title = all("#board td.first")[0].title;
-  set("codec", "no such codec"); seen.empty = !document.getElementById("empty").hidden;
-  seen.models = all("#models tbody tr").length;
-  seen.svg = all("figure svg").length;
-  const out = document.createElement("pre");
-  out.id = "seen";
-  out.textContent = JSON.stringify(seen);
-  document.body.append(out);
-});
-</script></body>"""
-CATCH = """<head><script>
-window.seenErrors = [];
-window.addEventListener("error", (event) => window.seenErrors.push(String(event.message)));
-</script>"""
+const seen = { heads: heads(), start: rows(), runs: all("#trends tbody tr").map((row) => row.innerText.split("\\t")) };
+seen.lines = all("#trends polyline").length;
+click("pesq_wb"); seen.best = rows();
+click("pesq_wb"); seen.worst = rows();
+set("codec", "tiny"); seen.tiny = rows(); seen.heard = texts("#clips tbody td:first-child"); set("codec", "");
+set("type", "fused"); seen.fused = rows(); set("type", "all");
+set("metric", "speaker"); seen.speaker = heads(); set("metric", "");
+set("heat", true); seen.coloured = all("#board td[style*=background]").length;
+set("grouped", true); seen.groups = texts("tr.group td");
+set("suite", "speed"); set("domain", "speech"); seen.speed = rows(); set("suite", "reconstruction");
+seen.title = all("#board td.first")[0].title;
+set("codec", "no such codec"); seen.empty = !document.getElementById("empty").hidden; set("codec", "");
+seen.models = all("#models tbody tr").length;
+seen.svg = all("figure svg").length;
+return seen;
+})()"""
+PRESS = """document.querySelector(`#clips button[title^="%s"]`).click()"""
+PLAYS = """player.currentTime > %g && player.readyState > 2 && !player.paused &&
+  ({ at: player.currentTime, duration: player.duration, said: playing.innerText })"""
+
+
+def listening(folder):
+    """A second of a recording and of two codecs to play, the second of them half as loud."""
+    wav = voice(1.0, 16000)
+    clips = []
+    for codec, dataset, level in (("tiny-3", "libritts_test_other", 1.0), ("tiny-6", "libritts_test_other", 0.5)):
+        heard = sounds([("the recording", wav, 16000), (codec, level * wav, 16000)])
+        recording, estimate = (keep_sound(folder, sound) for sound in heard)
+        clips.append(Heard(codec, dataset, "worst", "a/</script>.flac", "mel_loss", 0.5, recording, estimate, "1"))
+    write_manifest(folder, [asdict(clip) for clip in clips])
+    return gather([folder], [("1", clip.codec, clip.dataset) for clip in clips])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
-def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
+def test_the_page_sorts_filters_and_plays_in_a_browser(tmp_path):
     scores, families = rated()
-    scores.append(score("</script><b>", 1.0))  # a name must not break the page
+    scores.append(score("</script><!--<script>", 1.0))  # a name must not break the page
     scores.append(counted("tiny-3", "real_time_factor_both", 0.1))  # speed is of no domain: every choice of one has it
     facts = {
         "tiny-3": Facts(feature_type="fused"),
@@ -316,21 +319,28 @@ def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
         "opus-6": Facts(feature_type="acoustic"),
     }
     made = board(scores, facts, {"libritts_test_other": "speech"})
-    page = to_html(made, pictures(scores, families, {}))
+    past = trends([*worse_before(scores), *scores], {"libritts_test_other": "speech"})
+    page = to_html(made, pictures(scores, families, {}), listening(tmp_path), past)
     assert "http://" not in re.sub(r"http://www\.w3\.org|http://purl\.org|http://creativecommons\.org", "", page)
     assert "https://" not in page.replace("https://matplotlib.org", "")
-    (tmp_path / "page.html").write_text(page.replace("<head>", CATCH).replace("</body>", HARNESS))
-    command = [CHROMIUM, *QUIET, "--dump-dom", f"file://{tmp_path}/page.html"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    found = re.search(r'<pre id="seen">(.*?)</pre>', dom, re.S)
-    assert found, dom[-2000:]
-    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    assert seen["errors"] == []
+    (tmp_path / "page.html").write_text(page)
+    with browser(tmp_path / "profile") as chromium:
+        chromium.open(tmp_path / "page.html")
+        seen = chromium.ask(SORT_AND_FILTER)
+        silent = chromium.ask("player.readyState")
+        chromium.ask(PRESS % "the recording")
+        first = chromium.wait_for(PLAYS % 0.2)
+        chromium.ask(PRESS % "tiny-3")
+        second = chromium.wait_for(PLAYS % 0)
+        chromium.wait_for("player.ended")
+        assert chromium.complaints() == []
+        assert chromium.requested() == []
     assert seen["heads"][0].startswith("codec")
-    assert set(seen["start"]) == {"opus-6", "opus-12", "tiny-3", "tiny-6", "</script><b>"}
+    assert set(seen["start"]) == {"opus-6", "opus-12", "tiny-3", "tiny-6", "</script><!--<script>"}
     assert set(seen["best"][:2]) == {"opus-12", "tiny-6"}
-    assert seen["best"][-1] == seen["worst"][0] == "</script><b>"
+    assert seen["best"][-1] == seen["worst"][0] == "</script><!--<script>"
     assert seen["tiny"] == ["tiny-3", "tiny-6"] or seen["tiny"] == ["tiny-6", "tiny-3"]
+    assert set(seen["heard"]) == {"tiny-3", "tiny-6"}
     assert set(seen["fused"]) == {"tiny-3", "tiny-6"}
     assert seen["speaker"] == ["codec", "speaker_similarity_y ↑"]
     assert seen["coloured"] > 0
@@ -340,41 +350,41 @@ def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
     assert "n 10" in seen["title"]
     assert seen["empty"]
     assert (seen["models"], seen["svg"] > 2) == (5, True)
+    shown = [(row[0], row[1], row[3], row[-1]) for row in seen["runs"]]
+    assert shown == [("opus-6", "pesq_wb ↑", "2", "better"), ("opus-12", "pesq_wb ↑", "2", "–")]
+    assert seen["lines"] == 2
+    assert silent == 0  # nothing is decoded before somebody asks for it
+    assert first["duration"] == second["duration"] == 1.0
+    assert second["at"] >= first["at"] > 0.2  # it goes on where the other was
+    assert first["said"] == "worst clip of tiny-3 on libritts_test_other: the recording (1.00 s, 16 kHz)"
+    assert second["said"] == "worst clip of tiny-3 on libritts_test_other: tiny-3 (1.00 s, 16 kHz)"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
-def test_the_page_can_be_photographed(tmp_path, earmark_pytest):
-    """`EARMARK_SCREENSHOTS=docs` writes the README's picture: the page of a real run, which takes minutes."""
-    folder = os.environ.get("EARMARK_SCREENSHOTS")
-    page = page_of_a_run(tmp_path / "out", earmark_pytest) if folder else tmp_path / "page.html"
-    if not folder:
-        page.write_text(to_html(board(rated()[0], {}, {"libritts_test_other": "speech"}), pictures(*rated(), {})))
-    picture = Path(folder or tmp_path) / "leaderboard.png"
-    photograph(page, picture)
-    assert picture.stat().st_size < 200_000
-    from PIL import Image
-
-    colours = Image.open(picture).convert("RGB").getcolors(1 << 24)
-    assert len(colours) > 16  # not blank
+def worse_before(scores):
+    """An earlier run: PESQ of opus-6 was lower beyond both intervals, that of opus-12 within them."""
+    lower = {"opus-6": 1.0, "opus-12": 0.1}
+    here = [one for one in scores if one.metric == "pesq_wb" and one.codec in lower]
+    return [replace(one, time="2025-12-01", run="0", **lowered(one, lower[one.codec])) for one in here]
 
 
-def page_of_a_run(out, earmark_pytest):
-    """The leaderboard of a few codecs on the sampler's speech, as `earmark report` writes it."""
-    codecs = [f"--codec={name}" for name in ("tiny-2", "tiny-8", "opus-6", "opus-12", "opus-24")]
-    asked = "test_bitrate or test_pesq or test_stoi or test_si_sdr or test_mel_distance"
-    done = earmark_pytest("suites/", "-n", "0", *codecs, "-k", asked, "--data", "sampler_speech", timeout=1800)
-    assert done.returncode == 0, done.stdout + done.stderr
-    earmark = [sys.executable, "-c", "from earmark.cli import app; app()"]
-    command = [*earmark, "report", "--reports", str(out), "--no-html"]
-    subprocess.run(command, check=True, capture_output=True)
-    return out / "leaderboard.html"
+def lowered(score, by):
+    return {name: getattr(score, name) - by for name in ("value", "ci_low", "ci_high")}
 
 
-def photograph(page, picture):
-    """A PNG of the top of a page, of few colours so that it is small."""
-    from PIL import Image
+def test_a_trend_is_of_what_runs_measured_in_the_same_way():
+    """a: 3, then 3.05 in a repeated measurement of the second run; other clips and other codecs are no trend of it."""
+    runs = [score("a", 3.0, run="1", time="2026-01-01"), score("a", 9.0, run="2", time="2026-01-02")]
+    runs += [score("a", 3.05, run="2", time="2026-01-03"), score("b", 1.0, run="2")]
+    runs += [score("a", 1.0, run="3", time="2026-01-04", dataset_fingerprint="g")]
+    (found,) = trends(runs, {})
+    assert (found.codec, [each.value for each in found.scores], found.change) == ("a", [3.0, 3.05], "")
 
-    options = ["--force-device-scale-factor=1.25", "--hide-scrollbars", "--window-size=1330,1130"]
-    command = [CHROMIUM, *QUIET, *options, f"--screenshot={picture}", page.resolve().as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
+
+@pytest.mark.parametrize(("now", "change"), [(3.3, "better"), (2.7, "worse"), (3.1, "")])
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_change_is_one_beyond_both_intervals(now, change, higher):
+    """[2.9, 3.1] before; now [3.2, 3.4] is above, [2.6, 2.8] below, [3.0, 3.2] neither. Of a distance, the reverse."""
+    runs = [score("a", 3.0, run="1", time="1", higher=higher), score("a", now, run="2", time="2", higher=higher)]
+    (found,) = trends(runs, {})
+    reverse = {"better": "worse", "worse": "better", "": ""}
+    assert found.change == (change if higher else reverse[change])

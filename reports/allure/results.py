@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from earmark.reports.scores import Score
+from earmark.reports.scores import Score, named_unit
 
 # The first words of the message of a failed or skipped test: what kind of failure it is.
 THRESHOLD_MISSED = "threshold missed:"
@@ -79,6 +79,18 @@ def write_performance(
     return _write(results / SCORES_FILE, json.dumps(rows, indent=1, allow_nan=False))
 
 
+def tidy(results: Path) -> None:
+    """Take out the steps that allure-pytest writes of pytest's own finalizers ("codec::<lambda>", of unknown status):
+    they are nothing that a test did.
+    """
+    for path in results.glob("*-container.json"):
+        container = json.loads(path.read_text(encoding="utf-8"))
+        after = container.get("afters", [])
+        kept = [step for step in after if not step["name"].endswith("::<lambda>")]
+        if kept != after:
+            _write(path, json.dumps(container | {"afters": kept}))
+
+
 def categories() -> list[dict[str, Any]]:
     """The kinds of failure, the first that matches counts; regular expressions are JavaScript's and Java's alike."""
     signs = "|".join(INFRASTRUCTURE_SIGNS)
@@ -118,7 +130,7 @@ def _row(score: Score, titles: Mapping[str, str], group: str) -> dict[str, Any]:
         "start": stop_ms - round(score.seconds * 1000),
         "stop": stop_ms,
         "title": _title(score, titles, group),
-        "unit": score.unit,
+        "unit": named_unit(score.unit),
         "better": "higher" if score.higher_is_better else "lower",
         "group": str(getattr(score, group)),
         "groupTitle": f"{group}: {getattr(score, group)}".replace(".", "\N{ONE DOT LEADER}"),  # Allure takes "." out
@@ -126,9 +138,9 @@ def _row(score: Score, titles: Mapping[str, str], group: str) -> dict[str, Any]:
 
 
 def _title(score: Score, titles: Mapping[str, str], group: str) -> str:
-    names = {"codec": score.codec, "suite": score.suite, "dataset": score.dataset}
-    parts = [name for field, name in names.items() if field != group]
-    parts += [titles.get(score.metric, score.metric), score.protocol, score.backend, score.preset]
+    names = {"metric": titles.get(score.metric, score.metric), "dataset": score.dataset, "codec": score.codec}
+    parts = [name for field, name in (names | {"suite": score.suite}).items() if field != group]
+    parts += [score.protocol, score.backend, score.preset]
     failed = f"{score.failed} of {score.n + score.failed} clips failed" if score.failed else ""
     return " · ".join(part for part in [*parts, failed] if part)
 
