@@ -19,17 +19,12 @@ from earmark.metrics.loudness import integrated_lufs
 from earmark.metrics.voice import _mel_cepstrum, _to_mel_cepstrum, f0_hz
 from earmark.tests.helpers import voice
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 16_000
 SPECTRAL = ["log_spectral_distance", "spectral_convergence", "stft_distance"]
 VOICE = ["mcd", "f0_rmse", "voicing_error"]
 EVERY = [*SPECTRAL, *VOICE, "loudness_difference"]
 CLIP_S = 3.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads of one test wait for each other on a busy machine: 40 times slower."""
-    torch.set_num_threads(1)
 
 
 def speech_like(seconds: float = 2.0, pitch_hz: float = 120.0) -> np.ndarray:
