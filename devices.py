@@ -5,23 +5,62 @@ Nothing here imports torch: a worker's CUDA_VISIBLE_DEVICES must be set before t
 
 from __future__ import annotations
 
+import importlib.metadata
+import itertools
 import os
 from collections import Counter
 
 
 def visible_gpus() -> list[str]:
-    """The CUDA devices that this process may use, as entries for CUDA_VISIBLE_DEVICES; empty where there are none."""
+    """The CUDA devices that this process may use, as entries for CUDA_VISIBLE_DEVICES; empty where there are none.
+
+    None where torch is built for the CPU alone. A GPU that is cut up (MIG) counts as its instances: a process sees one.
+    """
     import pynvml
 
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return []
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
+        allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if allowed is None:
+            return [name for index in range(count) for name in _instances(index)]
     except pynvml.NVMLError:
         return []
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return [str(index) for index in range(count)]
-    return [gpu.strip() for gpu in allowed.split(",") if gpu.strip() not in ("", "-1")] if count else []
+    return _allowed(allowed, count)
+
+
+def _instances(index: int) -> list[str]:
+    """A GPU as CUDA_VISIBLE_DEVICES names it: by its number, or where it is cut up by the ids of its instances."""
+    import pynvml
+
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
+    try:
+        if not pynvml.nvmlDeviceGetMigMode(gpu)[0]:
+            return [str(index)]
+    except pynvml.NVMLError:  # one that cannot be cut up
+        return [str(index)]
+    found = []
+    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)):
+        try:
+            found.append(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place)))
+        except pynvml.NVMLError:  # no instance there
+            continue
+    return found
+
+
+def _allowed(devices: str, count: int) -> list[str]:
+    """The devices that CUDA_VISIBLE_DEVICES names, on a machine with so many GPUs.
+
+    Like CUDA, it reads up to the first that is none: `-1`, a number too high, Slurm's `NoDevFiles`.
+    """
+    named = (device.strip() for device in devices.split(","))
+    return [*itertools.takewhile(lambda device: _is_device(device, count), named)] if count else []
+
+
+def _is_device(name: str, count: int) -> bool:
+    return name.startswith(("GPU-", "MIG-")) or (name.isdecimal() and int(name) < count)
 
 
 class DevicePool:

@@ -44,7 +44,7 @@ def run_of(config: pytest.Config) -> Run:
 def _make_run(config: pytest.Config) -> Run:
     worker = getattr(config, "workerinput", None)
     plan = Plan.model_validate_json(worker["earmark_plan"]) if worker else _resolve(config)
-    return Run(plan, out_of(config), _device(config), engine=_engine(config))
+    return Run(plan, out_of(config), _device(config), engine=_engine(config), is_worker=worker is not None)
 
 
 def _engine(config: pytest.Config) -> Callable | None:

@@ -186,8 +186,11 @@ def _share(path: Path, folder: Path) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """`-n auto` means one worker a GPU; without GPUs, what xdist makes of it."""
-    return len(visible_gpus()) or None if _runs_suites(config) else None
+    """`-n auto` means one worker a GPU, one for a GPU that was named; without GPUs, what xdist makes of it."""
+    asked = config.option.device or "cuda"
+    if not _runs_suites(config) or asked == "cpu":
+        return None
+    return 1 if asked != "cuda" else len(visible_gpus()) or None
 
 
 @pytest.hookimpl(optionalhook=True)

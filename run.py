@@ -80,6 +80,7 @@ class Run:
     device: str
     engine: Callable | None = None
     notify: Callable[[str, int, str], None] | None = None
+    is_worker: bool = False  # of pytest-xdist, which puts another in its place when it ends
     results: list[dict[str, Any]] = field(default_factory=list)
     shards: dict[str, int] = field(default_factory=dict)  # of each dataset, once asked for
 
@@ -87,7 +88,8 @@ class Run:
     def store(self) -> Store:
         from earmark.store.store import Store
 
-        return Store(paths.home() / "store", self.device, self.plan.run, engine=self.engine, notify=self.notify)
+        root = paths.home() / "store"
+        return Store(root, self.device, self.plan.run, self.engine, self.notify, expendable=self.is_worker)
 
     @cached_property
     def device_name(self) -> str:

@@ -7,16 +7,23 @@ names the codec and says what was expected; the caller counts the clip as failed
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earmark.codecs.contract import Encoded, Info
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
 
 class CodecError(RuntimeError):
     """A codec raised, or returned what the contract does not allow."""
+
+
+class NoMemoryError(CodecError):
+    """The device has not enough memory for a call: the machine's limit, and not the codec's fault."""
 
 
 def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -64,7 +71,82 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
         )
     if not bool(torch.isfinite(found).all()):
         raise CodecError(f"codec failed: {info.name}: latents {kind!r} hold NaN or infinity")
+    if bool(((frames < 1) | (frames > found.shape[2])).any()):
+        raise CodecError(
+            f"codec failed: {info.name}: frames of latents {kind!r} are {frames.tolist()}, expected 1 to "
+            f"T = {found.shape[2]} of each clip"
+        )
     return found.float(), frames
+
+
+class Part(NamedTuple):
+    """What a stream gave for a chunk, or after the last: codes [1, K, t] and sound [1, C, n], None where nothing.
+
+    given  samples of the clip that it had been given by then.
+    """
+
+    codes: Tensor | None
+    sound: Tensor | None
+    given: int
+
+
+def chunk_samples(adapter: Any, info: Info, rate: int) -> int:
+    """Samples a chunk of a stream at `rate` Hz: the adapter's `chunk_samples`, else a frame (`contract.Streams`)."""
+    frame_rate = info.frame_rate or 50
+    return getattr(adapter, "chunk_samples", None) or round(rate * math.ceil(frame_rate / 100) / frame_rate)
+
+
+def stream(adapter: Any, info: Info, wav: Tensor, size: int, seed: int) -> Iterator[Part]:
+    """What becomes of wav [1, C, L] when it comes in chunks of `size` samples, part by part, each part checked.
+
+    Raises CodecError too where chunks are taken ahead: a live sound would wait for the next to hear of the last.
+    """
+    import torch
+
+    chunks, taken, end = -(-wav.shape[-1] // size), 0, object()
+
+    def feed() -> Iterator[Tensor]:
+        nonlocal taken
+        for start in range(0, wav.shape[-1], size):
+            taken, chunk = taken + 1, wav[..., start : start + size]
+            check_finite(info, chunk, torch.tensor([chunk.shape[-1]]))
+            yield chunk.clone()
+
+    parts, yielded = iter(_guarded(info, "stream", adapter.stream, feed(), seed)), 0
+    while (part := _guarded(info, "stream", next, parts, end)) is not end:
+        yielded += 1
+        if taken != min(yielded, chunks):
+            raise CodecError(
+                f"codec failed: {info.name}: stream took {taken} chunks and yielded {yielded} times, expected one pair "
+                f"(codes, wav) for each chunk before the next is taken; None where there is nothing yet"
+            )
+        yield Part(*_checked(info, part, wav), min(taken * size, wav.shape[-1]))
+    if yielded < chunks:
+        raise CodecError(f"codec failed: {info.name}: stream ended after {yielded} of {chunks} chunks")
+
+
+def stream_delay(parts: Iterable[Part]) -> int:
+    """Samples that a stream had been given, at most, before it gave a sample of sound, counted from that sample on."""
+    delay = told = 0
+    for part in parts:
+        if part.sound is not None and part.sound.shape[-1]:
+            delay, told = max(delay, part.given - told), told + part.sound.shape[-1]
+    return delay
+
+
+def _checked(info: Info, part: Any, wav: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The codes and the sound that a stream yielded, or CodecError where the contract does not allow them."""
+    import torch
+
+    if not isinstance(part, tuple) or len(part) != 2:
+        raise CodecError(
+            f"codec failed: {info.name}: stream yielded {type(part).__name__}, "
+            f"expected a pair (codes or None, wav or None)"
+        )
+    codes, sound = part
+    if codes is not None:
+        check_codes(info, Encoded(codes, torch.tensor([codes.shape[-1]])), len(wav))
+    return codes, sound if sound is None else check_wav(info, sound, wav)
 
 
 def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
@@ -73,9 +155,7 @@ def nominal_bits(info: Info, encoded: Encoded) -> Tensor:
 
     cost = torch.tensor([math.log2(size) for size in info.codebook_sizes], dtype=torch.float64)
     frames = torch.arange(encoded.codes.shape[2], device=encoded.codes.device)
-    own = (
-        frames[None, None] < encoded.frames.to(frames.device)[:, None, None]
-    )  # what lies beyond a clip is not paid for
+    own = frames[None, None] < encoded.frames.to(frames.device)[:, None, None]  # beyond a clip nothing is paid for
     tokens = ((encoded.codes >= 0) & own).sum(dim=2).to("cpu", torch.float64)
     bits = tokens @ cost
     return bits if encoded.side_bits is None else bits + encoded.side_bits.to("cpu", torch.float64)
@@ -148,16 +228,38 @@ def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
     try:
         with torch.inference_mode():
             return call(*args)
-    except torch.cuda.OutOfMemoryError:
-        raise  # the machine's limit, not the codec's fault
+    except CodecError:  # said already, of a chunk
+        raise
+    except torch.OutOfMemoryError as error:
+        why = str(error).partition("\n")[0]
+        raise NoMemoryError(f"infrastructure fault: {info.name}: out of memory in {what}: {why}") from error
     except Exception as error:
         raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error
 
 
 def full_precision(device: str) -> None:
-    """Float32 on CUDA as on the CPU, for the whole process: TF32 flips codes, and a token is right or wrong."""
+    """Float32 on CUDA as on the CPU, for the whole process: TF32 flips codes, and a token is right or wrong.
+
+    For the same reason cuDNN keeps to the algorithms that give the same bits every time, and tries none out by its
+    clock.
+    """
     if device.startswith("cuda"):
         import torch
 
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def device_is_lost() -> bool:
+    """Whether CUDA takes no more work from this process: a bad index or address in a kernel ends its context, and from
+    then on every call of every codec raises that one's error.
+    """
+    torch = sys.modules.get("torch")  # a process that never imported it never asked a device for anything
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

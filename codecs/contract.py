@@ -1,4 +1,4 @@
-"""The codec contract: what a codec is (`Info`) and what it does (four small Protocols).
+"""The codec contract: what a codec is (`Info`) and what it does (five small Protocols).
 
 Conventions, the same everywhere in Earmark:
 
@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
-Capability = Literal["encode", "decode", "reconstruct", "embed"]
+Capability = Literal["encode", "decode", "reconstruct", "embed", "stream"]
 FeatureType = Literal["acoustic", "semantic", "fused", "decoupled"]
 Domain = Literal["speech", "music", "sound", "general"]
 
@@ -32,6 +34,7 @@ METHODS: dict[str, Capability] = {
     "decode": "decode",
     "reconstruct": "reconstruct",
     "latents": "embed",
+    "stream": "stream",
 }
 
 
@@ -147,6 +150,22 @@ class Reconstructs(Protocol):
 class Embeds(Protocol):
     def latents(self, wav: Tensor, lengths: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
         """Latents [B, D, T] of one of `Info.latent_kinds`, and the true frames [B]."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    def stream(self, chunks: Iterator[Tensor], seed: int) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+        """Codes [1, K, t] and sound [1, C, n] of one clip that comes in chunks, each as soon as it is known.
+
+        chunks  wav [1, C, chunk_samples] each, of which the last may be shorter. `chunk_samples` is an attribute of the
+                adapter; where it has none, a chunk is one frame, or the frames that fill 10 ms where they are shorter.
+
+        Yields one pair for each chunk, before it takes the next: None where there is nothing yet, as the codec looks
+        ahead, or nothing at all, as it has no codes. After the last chunk it may yield what it still held back. Every
+        call is a stream of its own: what is carried from chunk to chunk is best kept in the generator. In the end all
+        codes are those of `encode` and the sound is that of `reconstruct`, sample for sample: no delay in front.
+        """
         ...
 
 

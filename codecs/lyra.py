@@ -19,6 +19,8 @@ from earmark.codecs.contract import Info
 from earmark.codecs.pretrained import ClipByClip, Measures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000  # kInternalSampleRateHz in lyra_config.h; no model file says it
@@ -51,8 +53,7 @@ class Lyra(ClipByClip):
         return Measures(SAMPLE_RATE, int(hop), 1, self.stages, 2 ** int(bits))
 
     def embed(self, clip: Tensor) -> Tensor:
-        frames = self.whole_frames(clip).reshape(-1, 1, self.hop)
-        return _columns(self._run(ENCODER, frames.numpy()))
+        return self._embed(self.interpreter(ENCODER), clip)
 
     def quantise(self, latents: Tensor) -> Tensor:
         books = self.info.num_codebooks
@@ -69,7 +70,21 @@ class Lyra(ClipByClip):
         return _columns(np.array(rows, np.float32).reshape(-1, 64))
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        return torch.from_numpy(self._run(DECODER, _frames(latents))).reshape(1, 1, -1)
+        return self._synthesise(self.interpreter(DECODER), latents)
+
+    def stream(self, chunks: Iterator[Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """A frame of codes and of sound for each chunk of 320 samples; encoder and decoder keep their state."""
+        del seed
+        encoder, decoder = self.interpreter(ENCODER), self.interpreter(DECODER)
+        for chunk in chunks:
+            codes = self.quantise(self._embed(encoder, chunk.cpu()))
+            yield codes.to(chunk.device), self._synthesise(decoder, self.dequantise(codes)).to(chunk.device)
+
+    def _embed(self, encoder: Any, clip: Tensor) -> Tensor:
+        return _columns(_run(encoder, self.whole_frames(clip).reshape(-1, 1, self.hop).numpy()))
+
+    def _synthesise(self, decoder: Any, latents: Tensor) -> Tensor:
+        return torch.from_numpy(_run(decoder, _frames(latents))).reshape(1, 1, -1)
 
     def interpreter(self, name: str) -> Any:
         """A new interpreter of one of the model files, its state clear."""
@@ -79,16 +94,16 @@ class Lyra(ClipByClip):
         made.allocate_tensors()
         return made
 
-    def _run(self, name: str, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What a model of one input and one output makes of the frames of a clip in turn, [T, ...] -> [T, size]."""
-        model = self.interpreter(name)
-        (given,), (made,) = model.get_input_details(), model.get_output_details()
-        rows = np.empty((len(frames), int(made["shape"][-1])), np.float32)
-        for row, frame in zip(rows, frames, strict=True):
-            model.set_tensor(given["index"], frame)
-            model.invoke()
-            row[:] = model.get_tensor(made["index"]).reshape(-1)
-        return rows
+
+def _run(model: Any, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a model of one input and one output makes of the frames of a clip in turn, [T, ...] -> [T, size]."""
+    (given,), (made,) = model.get_input_details(), model.get_output_details()
+    rows = np.empty((len(frames), int(made["shape"][-1])), np.float32)
+    for row, frame in zip(rows, frames, strict=True):
+        model.set_tensor(given["index"], frame)
+        model.invoke()
+        row[:] = model.get_tensor(made["index"]).reshape(-1)
+    return rows
 
 
 def _frames(latents: Tensor) -> NDArray[np.float32]:

@@ -5,8 +5,12 @@ Défossez et al., "Moshi: a speech-text foundation model for real-time dialogue"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor
 
+from earmark.codecs.carried import Past
 from earmark.codecs.pretrained import ClipByClip, Measures
 
 
@@ -43,3 +47,51 @@ class Mimi(ClipByClip):
 
     def synthesise(self, latents: Tensor) -> Tensor:
         return self.model.decoder(latents).audio_values
+
+    def stream(self, chunks: Iterator[Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """A frame of codes and of sound for each chunk of 1920 samples: nothing waits for what comes."""
+        del seed
+        keys = convolved = None
+        decoding = Decoding(self.model.decoder)
+        for chunk in chunks:
+            made = self.model.encoder(
+                self.whole_frames(chunk.to(self.device)),
+                past_key_values=keys, padding_cache=convolved, use_streaming=True,
+            )  # fmt: skip
+            keys, convolved = made.past_key_values, made.padding_cache
+            codes = self.quantise(made.latents)
+            yield codes, decoding(self.dequantise(codes))
+
+
+class Decoding:
+    """A stream through Mimi's decoder. `transformers` carries the keys of its attention; its convolutions start anew at
+    each call, so that what they saw is kept here."""
+
+    def __init__(self, decoder: Any) -> None:
+        from transformers import DynamicCache
+
+        self.decoder, self.past, self.keys = decoder, Past(dim=2), DynamicCache(config=decoder.config)
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Latents [1, D, T] -> their sound [1, 1, L]."""
+        x = self._transposed(self.decoder.upsample, latents).transpose(1, 2)
+        x = self.decoder.decoder_transformer(x, past_key_values=self.keys, use_cache=True).last_hidden_state
+        x = x.transpose(1, 2)
+        for layer in self.decoder.decoder_seanet.layers:
+            x = self._layer(layer, x)
+        return x
+
+    def _layer(self, layer: Any, x: Tensor) -> Tensor:
+        if hasattr(layer, "block"):  # residual
+            inner = x
+            for part in layer.block:
+                inner = self._layer(part, inner)
+            return self._layer(layer.shortcut, x) + inner
+        if hasattr(layer, "padding_total"):  # a convolution of stride 1
+            return layer.conv(self.past(layer, x, int(layer.padding_total)))
+        return self._transposed(layer, x) if hasattr(layer, "trim_right_ratio") else layer(x)
+
+    def _transposed(self, layer: Any, x: Tensor) -> Tensor:
+        """A convolution upwards, whose kernel is two strides long: each step is heard in the next one's samples too."""
+        stride = layer.conv.stride[0]
+        return layer(self.past(layer, x, 1))[..., stride:]

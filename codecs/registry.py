@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from earmark import hub
 from earmark.codecs.checkout import Checkout
-from earmark.codecs.contract import Info, capabilities_of
+from earmark.codecs.contract import METHODS, Info, capabilities_of
 from earmark.codecs.weights import Weights
 from earmark.names import nearest
 
@@ -192,7 +192,7 @@ def _own_entry(spec: str) -> Entry:
         raise CatalogueError(f"codec {spec}: the name {info.name!r} is the catalogue's; give your codec its own")
     found = capabilities_of(cls)
     if not found:
-        raise CatalogueError(f"codec {spec}: has none of encode, decode, reconstruct, latents; see CONTRIBUTING.md")
+        raise CatalogueError(f"codec {spec}: has none of {', '.join(METHODS)}; see CONTRIBUTING.md")
     return Entry(info=info.model_copy(update={"capabilities": found}), adapter=spec)
 
 

@@ -3,17 +3,23 @@
 An adapter may say `lookahead_ms`: output at time n depends on no input after n + lookahead_ms. A frame's own length is
 part of it, as its first sample waits for its last. What is measured is a lower bound: the change lies at four places
 in a frame.
+
+A codec that has a `stream` of its own is asked whether that gives what the whole clip gives, chunk by chunk.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from earmark.contract.subject import Made, Subject, tolerance
-from earmark.contract.verdict import Broken, asked
+from earmark.codecs import calls
+from earmark.contract.subject import SEED, Made, Subject, array, difference, tolerance
+from earmark.contract.verdict import Broken, NotAsked, asked
 
 FRAMES, CUT = 40, 24  # of the clip, and where the change is
 ROUNDING_MS = 0.01
+CHUNKS, LEFT_AFTER = 40, 5  # of a stream; of one that is left before its end
 
 
 @asked(
@@ -66,3 +72,39 @@ def _changes(subject: Subject, one: Made, two: Made) -> list[np.ndarray]:
 
 def _ms(subject: Subject, samples: int) -> float:
     return round(1000 * max(0, samples) / subject.rate, 2)
+
+
+@asked("A model that learned from whole files meets other tokens where a stream is coded otherwise.", "stream")
+def stream_equals_whole(subject: Subject) -> None:
+    """A clip that comes in chunks gives what it gives at once, whatever was streamed before."""
+    size = calls.chunk_samples(subject.adapter(), subject.info, subject.rate)
+    clip = subject.speech(CHUNKS * size + size // 3)
+    expected = {what: made for what, made in subject.of(clip).items() if what in ("codes", "sound")}
+    if subject.info.stochastic:  # noise that is drawn chunk by chunk is other noise
+        expected.pop("sound", None)
+    if not expected:
+        raise NotAsked("there is nothing to compare its stream with: no tokens, and its sound is drawn or not there")
+    subject.say(f"speech-like sound in chunks of {size}, after a stream left after {LEFT_AFTER}", [clip.shape[1]])
+    _streamed(subject, subject.speech(CHUNKS * size, 210.0), size, LEFT_AFTER)
+    came = _streamed(subject, clip, size)
+    if missing := [what for what in expected if what not in came]:
+        raise Broken(f"{' and '.join(missing)}, as at once", f"a stream that gives {' and '.join(came) or 'nothing'}")
+    if found := difference(expected, came):
+        raise Broken("what it gives at once", found)
+
+
+def _streamed(subject: Subject, clip: np.ndarray, size: int, most: int | None = None) -> Made:
+    """The codes and the sound of a stream, joined and cut to the clip; it is left after `most` parts."""
+    import torch
+
+    wav = torch.from_numpy(clip[None]).to(subject.device)
+    parts = [*itertools.islice(calls.stream(subject.adapter(), subject.info, wav, size, SEED), most)]
+    made = {
+        "codes": [array(part.codes[0]) for part in parts if part.codes is not None],
+        "sound": [array(part.sound[0]) for part in parts if part.sound is not None],
+    }
+    joined = {what: np.concatenate(found, axis=1) for what, found in made.items() if found}
+    if "sound" in joined:
+        subject.measured["stream_delay_ms"] = _ms(subject, calls.stream_delay(parts))
+        joined["sound"] = joined["sound"][:, : clip.shape[1]]
+    return joined

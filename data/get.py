@@ -123,9 +123,10 @@ def _resume(url: str, part: Path, notify: Callable[[int, int | None], None]) -> 
     import requests
 
     here = part.stat().st_size if part.is_file() else 0
-    with requests.get(
-        url, stream=True, timeout=TIMEOUT_S, headers={"Range": f"bytes={here}-"} if here else {}
-    ) as answer:
+    headers = {"Accept-Encoding": "identity"}  # ranges, lengths and what is kept are then of the file itself
+    if here:
+        headers["Range"] = f"bytes={here}-"
+    with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             return  # it is all here
         answer.raise_for_status()

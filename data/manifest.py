@@ -25,6 +25,7 @@ from pathlib import Path
 SHARD_CLIPS = 8  # the store's unit of work: seconds of encoding, so that eight workers share even a small dataset
 REQUIRED = ("path", "dataset", "sha256")
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+SEVERAL = "|"  # between texts that stand in one column, such as the captions of a clip
 ROOT = b"earmark.root"  # the key of a Parquet manifest's metadata that names the folder its paths are relative to
 
 
@@ -106,7 +107,7 @@ def _read(path: Path) -> dict[str, tuple[Clip, ...]]:
     datasets: dict[str, dict[str, tuple[int, dict[str, str]]]] = {}
     for line, row in rows:
         for name in REQUIRED:
-            if not row[name]:
+            if not row.get(name):  # a JSON line may not have it at all
                 raise ManifestError(f"{path}:{line}: the column {name!r} is empty")
         numbered = datasets.setdefault(row["dataset"], {})
         if (clip := _id(row)) in numbered:

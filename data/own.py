@@ -98,7 +98,11 @@ def _completed(path: Path, name: str) -> Path:
         raise DataError(f"{path}: the column 'path' is missing; it has {', '.join(columns) or 'none'}")
     if all(column in columns for column in REQUIRED):
         return path
-    return _complete(path.parent, [*raw_rows(path)], _name(name))
+    rows = [*raw_rows(path)]
+    for number, row in enumerate(rows, 1):
+        if "path" not in row:
+            raise DataError(f"{path}: row {number}: the column 'path' is empty")
+    return _complete(path.parent, rows, _name(name))
 
 
 def _complete(root: Path, rows: list[dict[str, str]], name: str) -> Path:

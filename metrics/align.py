@@ -1,4 +1,5 @@
-"""The delay of a codec: how long, and a pair without it. Whole samples, found by cross-correlation.
+"""The delay of a codec: how long, and a pair without it. Whole samples, found by cross-correlation; where a codec has
+another rate than the metric, the part of a sample is taken out before, at the codec's (`scoring.clips`).
 
 A waveform metric punishes delay as if it were noise (eight samples cost over 10 dB of SI-SDR), so each stands beside a
 twin that is measured without it, and the delay is a score of its own.

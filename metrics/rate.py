@@ -27,16 +27,22 @@ def nominal_bitrate_kbps(info: Any) -> float:
 def entropy_bitrate_kbps(codes: Sequence[np.ndarray], info: Any) -> float:
     """What the codes would cost if each codebook's were coded ideally by how often each is used, in kbit/s.
 
-    codes: int [K, T] of each clip, -1 where there is no token. Counted over all clips together, each codebook alone and
-    without memory, so it bounds neither what a language model needs nor what a joint code would. The estimate is low
-    where there are few tokens: it is corrected by Miller and Madow's (V_seen - 1) / 2N nats, and never above nominal.
+    codes: int [K, T] of each clip, -1 where there is no token, which costs nothing. Counted over all clips together,
+    each codebook alone and without memory, so it bounds neither what a language model needs nor what a joint code
+    would. The estimate is low where there are few tokens: it is corrected by Miller and Madow's (V_seen - 1) / 2N nats,
+    and never above nominal.
     """
-    strides = info.strides or (1,) * info.num_codebooks
+    joined, strides = np.concatenate(codes, axis=1), info.strides or (1,) * info.num_codebooks
     bits = sum(
-        min(entropy_bits(np.concatenate([clip[k] for clip in codes])), float(np.log2(size))) / stride
-        for k, (size, stride) in enumerate(zip(info.codebook_sizes, strides, strict=True))
+        min(entropy_bits(tokens), float(np.log2(size))) * min(_share_there(tokens), 1 / stride)
+        for tokens, size, stride in zip(joined, info.codebook_sizes, strides, strict=True)
     )
     return info.frame_rate * bits / 1000
+
+
+def _share_there(tokens: np.ndarray) -> float:
+    """The share of frames that have a token; none of no frames."""
+    return float(np.mean(tokens >= 0)) if len(tokens) else 0.0
 
 
 def entropy_bits(tokens: np.ndarray) -> float:

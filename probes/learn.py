@@ -44,10 +44,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class _Task:
-    """What a learner is trained on: examples, the clip of each, and the learner itself."""
+    """What a learner is trained on: examples, the clip of each, how many a clip has (in the mean), and the learner."""
 
     examples: Examples
     owners: Tensor
+    of_a_clip: int
     build: Callable[[], nn.Module]
 
 
@@ -68,6 +69,7 @@ def learn(
     if recipe.learner == "knn":
         return Predictions(_neighbours(recipe, targets, np.stack(features), folds))
     task = _task(recipe, targets, features, frame_rate, device)
+    recipe = recipe.model_copy(update={"batch": recipe.batch * task.of_a_clip})
     runs = [
         _run(task, recipe, targets.kind, fold, rate, seed)
         for fold in folds
@@ -81,6 +83,8 @@ def learn(
     chosen = {name: value[best] for name, value in trained.parameters.items()}
     trainer.runs = [runs[run] for run in best]
     outputs = [_unscaled(said.cpu(), runs[run]) for said, run in zip(trainer.predict(chosen, tests), best, strict=True)]
+    if not all(bool(torch.isfinite(said).all()) for said in outputs):
+        raise ValueError(f"a probe ({recipe.learner}) diverged: what it says is no number; no score is given")
     if targets.kind == "events":
         return _events(recipe, targets, features, folds, outputs, frame_rate, facts)
     said = np.full((recipe.seeds, len(features), len(targets.names)), np.nan, np.float32)
@@ -131,7 +135,7 @@ def _task(recipe: Recipe, targets: Targets, features: Sequence, frame_rate: floa
         x, y, weight = np.stack(features), targets.values, np.ones(len(features), np.float32)
         build = lambda: HEADS[recipe.learner](dimensions, outputs)  # noqa: E731
     arrays = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (x, y, weight))
-    return _Task(Examples(*arrays), torch.from_numpy(owners), build)
+    return _Task(Examples(*arrays), torch.from_numpy(owners), round(len(owners) / len(features)), build)
 
 
 def _examples_of(task: _Task, clips: np.ndarray) -> Tensor:

@@ -75,4 +75,6 @@ def _factor(recipe: Recipe, at: int, total: int) -> float:
         return 1.0
     share = min(1.0, (at - warmup) / max(1, total - warmup))
     fall = 1 - share if recipe.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+    if recipe.schedule == "cosine_cut":
+        return max(recipe.final, fall)
     return recipe.final + (1 - recipe.final) * fall

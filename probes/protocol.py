@@ -30,13 +30,14 @@ class Recipe(_Strict):
 
     learner    which of the learners; `options` are its own settings.
     rates      learning rates; of several, the one that is best on the validation clips.
-    schedule   how the rate goes from its value to `final` times it; `warmup` in steps, or below 1 a share of all.
-               `by` epoch: it changes between epochs only.
-    epochs     at most `steps` steps, where given.
+    schedule   how the rate goes from its value to `final` times it, `cosine_cut` on its way to 0; `warmup` in steps, or
+               below 1 a share of all. `by` epoch: it changes between epochs only.
+    epochs     at most `steps` steps, where given. `batch`: clips of a step.
     patience   epochs without anything better after which a run ends.
-    select     the epoch that is kept: the best on validation by `metric` or `loss`; the `last`, without validation;
-               the last, of the `rate` that is best on validation; or the best on the `test` clips (as one benchmark
-               published it: optimistic, and flagged).
+    positive   how much more what is there counts in binary cross entropy than what is not.
+    select     the epoch that is kept: the best on validation by `metric` (of events: by loss) or `loss`; the `last`,
+               without validation; the last, of the `rate` that is best on validation; or the best on the `test` clips
+               (as one benchmark published it: optimistic, and flagged).
     standardise  features scaled to mean 0 and variance 1 by the statistics of the training clips.
     sets       what differs for a dataset, by the name of its card.
     """
@@ -49,7 +50,7 @@ class Recipe(_Strict):
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float | None = None
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule: Literal["constant", "cosine", "cosine_cut", "linear"] = "constant"
     by: Literal["step", "epoch"] = "step"
     warmup: float = 0
     final: float = 0.0
@@ -58,6 +59,7 @@ class Recipe(_Strict):
     steps: int | None = None
     patience: int | None = None
     batch: int = 32
+    positive: float = 1.0
     select: Literal["metric", "loss", "last", "rate", "test"] = "last"
     standardise: bool = False
     seeds: int = 1

@@ -11,7 +11,7 @@ def segments(clips: Sequence[np.ndarray], frames: int) -> tuple[np.ndarray, np.n
     """Clips [D, T_i] as segments float32 [M, D, frames], and the clip of each, int64 [M].
 
     What is less than half a segment at the end of a clip is left out; what is more, and a shorter clip, is filled with
-    zeros, as AudioCodecBench fills the features.
+    zeros. (AudioCodecBench fills the sound, and has latents of silence there.)
     """
     parts, owners = [], []
     for clip, array in enumerate(clips):

@@ -170,8 +170,7 @@ class _Pairs:
             raise ValueError(f"no caption to learn from in {len(fold.train)} clips")
         repo, hidden = recipe.options.get("text_encoder"), recipe.options.get("hidden", 1024)
         self.texts = FrozenText.published(repo) if repo else Words([caption for _, caption in self.pairs])
-        captions = [*dict.fromkeys(caption for _, caption in self.pairs)]
-        self.read = dict(zip(captions, self.texts.read(captions), strict=True))
+        self.known: dict[str, np.ndarray] = {}
         with seeded(seed):
             dim = len(captioned.means[int(fold.train[0])])
             self.model = TwoTowers(dim, self.texts.text_dim, len(self.texts), hidden).to(device)
@@ -183,18 +182,18 @@ class _Pairs:
         return self._error(recipe.select) if len(recipe.rates) > 1 else 0.0
 
     def _loss(self, at: Sequence[int]) -> Tensor:
-        return self._loss_of([self.pairs[i] for i in at], [self.read[self.pairs[i][1]] for i in at])
+        return self._loss_of([self.pairs[i] for i in at])
 
-    def _loss_of(self, pairs: Sequence[tuple[int, str]], tokens: Sequence[np.ndarray]) -> Tensor:
+    def _loss_of(self, pairs: Sequence[tuple[int, str]]) -> Tensor:
         clips, captions = zip(*pairs, strict=True)
         belong = torch.from_numpy(self._belong(clips, captions)).to(self.device)
-        return self.model.loss(self._sounds(clips), self._texts(tokens), belong)
+        return self.model.loss(self._sounds(clips), self._texts(captions), belong)
 
     def _error(self, by: str) -> float:
         if by == "loss":
             pairs = [(int(clip), caption) for clip in self.fold.valid for caption in self.captioned.captions[int(clip)]]
             with torch.inference_mode():
-                return float(self._loss_of(pairs, self.texts.read([caption for _, caption in pairs])))
+                return float(self._loss_of(pairs))
         found = self.ranks(self.fold.valid)
         tops = [rank == 1 for rank in found.to_text.values()], [r == 1 for of in found.to_sound.values() for r in of]
         return 1 - float(np.mean([np.mean(top) for top in tops]))
@@ -205,7 +204,7 @@ class _Pairs:
         rows = [int(clip) for clip in clips]
         owners = [(clip, caption) for clip in rows for caption in self.captioned.captions[clip]]
         captions = [caption for _, caption in owners]
-        similarity = (self._sounds(rows) @ self._texts(self.texts.read(captions)).T).cpu().numpy()
+        similarity = (self._sounds(rows) @ self._texts(captions).T).cpu().numpy()
         belong = self._belong(rows, captions)
         to_sound: dict[int, list[int]] = {clip: [] for clip in rows}
         own_sounds: dict[int, list[int]] = {clip: [] for clip in rows}
@@ -225,8 +224,11 @@ class _Pairs:
         x = torch.from_numpy(np.stack([self.captioned.means[clip] for clip in clips])).float()
         return self.model.of_sounds(((x - self.centre) / self.spread).to(self.device))
 
-    def _texts(self, tokens: Sequence[np.ndarray]) -> Tensor:
-        batch, lengths = padded(tokens)
+    def _texts(self, captions: Sequence[str]) -> Tensor:
+        """Each caption is read once: a frozen encoder takes longer for those of validation than a whole epoch."""
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
+        self.known |= dict(zip(new, self.texts.read(new), strict=True))
+        batch, lengths = padded([self.known[caption] for caption in captions])
         return self.model.of_texts(batch.to(self.device), lengths.to(self.device))
 
     def _scale(self, standardise: bool) -> tuple[Tensor, Tensor]:

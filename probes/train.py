@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from earmark.probes.fitting import seeded
 from earmark.probes.optimise import Adam, Stacked, factors
 from earmark.probes.protocol import Recipe
 
@@ -78,7 +79,11 @@ class Trainer:
         self.orders = [torch.Generator().manual_seed(run.seed) for run in runs]
 
     def fit(self) -> Trained:
-        """Train all runs to their end."""
+        """Train all runs to their end. Dropout, where there is any, is drawn by the seed of the first."""
+        with seeded(self.runs[0].seed):
+            return self._fit()
+
+    def _fit(self) -> Trained:
         recipe = self.recipe
         optimiser, kept = Adam(self.parameters, recipe), self._kept()
         totals = [self._total(run) for run in self.runs]
@@ -134,7 +139,7 @@ class Trainer:
         weight = self.examples.weight[index] * there.view(*there.shape, *[1] * (self.examples.weight.ndim - 1))
 
         def loss(of: Stacked, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-            found = losses(self.kind, functional_call(self.model, of, (x,)), y)
+            found = losses(self.kind, functional_call(self.model, of, (x,)), y, self.recipe.positive)
             return (found * weight).sum() / weight.sum().clamp(min=1e-9)
 
         given = (self.parameters, self._features(index), self._targets(index), weight)
@@ -187,25 +192,29 @@ class Trainer:
         targets = self._targets(_filled(rows)[0].to(self.device))
         for run, said in enumerate(self.predict(self.parameters, rows)):
             weight = self.examples.weight[rows[run].to(self.device)]
-            found.append(_quality(self.kind, by_metric, said, targets[run, : len(said)], weight))
+            found.append(_quality(self.kind, by_metric, said, targets[run, : len(said)], weight, self.recipe.positive))
         return torch.stack(found)
 
 
-def losses(kind: str, said: Tensor, y: Tensor) -> Tensor:
-    """Of each example: cross entropy, or over its outputs the mean of binary cross entropy or of the squared error."""
+def losses(kind: str, said: Tensor, y: Tensor, positive: float = 1.0) -> Tensor:
+    """Of each example: cross entropy, or over its outputs the mean of binary cross entropy or of the squared error.
+
+    positive: the weight of what is there, in binary cross entropy (torch's `pos_weight`).
+    """
     if kind == "classification":
         return cross_entropy(said, y, reduction="none")
     if kind == "regression":
         return (said - y).square().mean(-1)
-    return binary_cross_entropy_with_logits(said, y, reduction="none").mean(-1)
+    of_there = None if positive == 1 else torch.tensor(positive, device=said.device)
+    return binary_cross_entropy_with_logits(said, y, reduction="none", pos_weight=of_there).mean(-1)
 
 
-def _quality(kind: str, by_metric: bool, said: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+def _quality(kind: str, by_metric: bool, said: Tensor, y: Tensor, weight: Tensor, positive: float) -> Tensor:
     if by_metric and kind == "classification":
         return (said.argmax(-1) == y).float().mean()
     if by_metric and kind == "multi_label":
         return _mean_ap(said, y)
-    return -(losses(kind, said, y) * weight).sum() / weight.sum()
+    return -(losses(kind, said, y, positive) * weight).sum() / weight.sum()
 
 
 def _mean_ap(said: Tensor, y: Tensor) -> Tensor:

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from earmark.reports.intervals import tail
 from earmark.reports.scores import Score, read_clips, read_scores
 
 RELATIVE_MARGIN = 0.01  # of the old value, where no margin is given: so much worse is let pass
-SPEED_MARGIN = 0.25  # the same for kernels_per_second: that much a machine varies from one hour to the next
+SPEED_MARGIN = 0.25  # the same for work in calibration kernels: that much a machine varies from one hour to the next
 RESAMPLES = 9999  # of the bootstrap
-COMPARED_SPEED = "kernels_per_second"
+COMPARED_SPEED = "kernels_per_"  # second, chunk
+DELAYS = ("algorithmic_delay_ms", "stream_delay_ms")
 ALPHA = 0.05
 LEAST_GROUPS = 5  # of clips: of fewer, a bootstrap is sure of anything
 WORST = 3  # clips that are named
@@ -165,8 +167,8 @@ def _differ(old: Score, new: Score) -> str | None:
     for name in ("backend", "preset", "device"):
         if getattr(old, name) != getattr(new, name):
             return f"the {name} changed from {getattr(old, name)} to {getattr(new, name)}"
-    if new.suite == "speed" and not new.metric.startswith((COMPARED_SPEED, "algorithmic_delay_ms")):
-        return f"seconds and memory are the machine's too, and size is a choice: {COMPARED_SPEED} is compared"
+    if new.suite == "speed" and not new.metric.startswith((COMPARED_SPEED, *DELAYS)):
+        return "seconds and memory are the machine's too, and size is a choice: kernels and delays are compared"
     return None
 
 
@@ -211,7 +213,8 @@ def _paired(plain: Comparison, clips: Sequence[str], before: Clips, after: Clips
         return replace(found, low=0.0, high=0.0, p=1.0, method="every clip scores the same")
     if len(names) < LEAST_GROUPS:
         return replace(found, skipped=f"{len(names)} groups of clips are too few to judge by; at least {LEAST_GROUPS}")
-    low, high = np.quantile(_bootstrap_means(worse, index, len(names)), [0.025, 0.975])
+    beyond = tail(len(names))
+    low, high = np.quantile(_bootstrap_means(worse, index, len(names)), [beyond, 1 - beyond])
     p = _by_student(worse, index, len(names), plain.margin)
     method = f"paired bootstrap over {len(names)} groups of clips, p by Student's t"
     return replace(found, low=float(low), high=float(high), p=p, method=method)
@@ -227,7 +230,7 @@ def _by_student(values: np.ndarray, index: np.ndarray, groups: int, margin: floa
     mean = sums.sum() / sizes.sum()
     left = (sums - mean * sizes) / sizes.mean()
     error = math.sqrt(float(left @ left) / (groups * (groups - 1)))
-    if error < 1e-12 * max(1.0, abs(mean)):  # every group alike
+    if error <= 1e-12 * np.abs(values).max():  # every group alike, in whatever unit
         return 0.0 if mean > margin else 1.0
     return float(stats.t.sf((mean - margin) / error, groups - 1))
 

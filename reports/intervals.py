@@ -13,7 +13,7 @@ import numpy as np
 
 RESAMPLES = 2000  # bootstrap resamples of an interval
 BLOCKS = 20  # of a jackknife: so many times is the statistic computed again
-CI_METHOD = "percentile bootstrap over {unit}, 95 %"
+CI_METHOD = "expanded percentile bootstrap over {unit}, 95 %"
 JACKKNIFE = "delete-a-block jackknife, {blocks} blocks of {unit}, Student t, 95 %"
 Item = TypeVar("Item")
 
@@ -30,7 +30,7 @@ def mean_with_interval(
     sum(w v) / sum(w): a corpus word error rate is that of the clips' rates, weighted by their words.
     Returns mean, low, high and the method's name. The interval is NaN where there are fewer than two groups: one
     speaker says nothing about the next. Raises ValueError for a weight that is negative or not finite.
-    Source: the cluster bootstrap as a ratio of per-cluster sums, scipy.stats.bootstrap.
+    Source: the cluster bootstrap as a ratio of per-cluster sums, scipy.stats.bootstrap; its ends: `tail`.
 
     >>> mean_with_interval({"a": 1.0, "b": 3.0}, {"a": "x", "b": "y"})[:3]
     (2.0, 1.0, 3.0)
@@ -62,6 +62,23 @@ def _weighed(values: Mapping[str, float], weights: Mapping[str, float] | None) -
     return [clip for clip, keep in zip(clips, kept, strict=True) if keep], weight[kept]
 
 
+def tail(groups: int) -> float:
+    """The share of resampled means that lies beyond either end of a 95 % interval of a mean over so many groups.
+
+    2.5 % of them would be too few: resamples of n groups spread by sqrt((n - 1) / n) too little, and have a normal's
+    tails where Student's are due. Of 5 groups such an interval holds the truth 83 times in 100, of 10 it does 90 times.
+    No resample lies beyond the groups' own means, so of 4 groups and fewer the interval is still too narrow.
+    Source: Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015 (the expanded
+    percentile).
+
+    >>> round(tail(10), 4), round(tail(1000), 3)
+    (0.0086, 0.025)
+    """
+    from scipy import stats
+
+    return float(stats.norm.cdf(math.sqrt(groups / (groups - 1)) * stats.t.ppf(0.025, groups - 1)))
+
+
 def _bootstrap(sums: np.ndarray, totals: np.ndarray, seed: int) -> tuple[float, float]:
     """Percentile interval of sum(sums) / sum(totals), groups drawn with replacement."""
     from scipy import stats
@@ -72,6 +89,7 @@ def _bootstrap(sums: np.ndarray, totals: np.ndarray, seed: int) -> tuple[float, 
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,
+        confidence_level=1 - 2 * tail(len(sums)),
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval

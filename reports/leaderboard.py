@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from earmark.reports.published import Figure, printed, source
-from earmark.reports.scores import MAX_FAILED, Score
+from earmark.reports.ranks import rank
+from earmark.reports.scores import Score
 from earmark.reports.tables import cell as short
 from earmark.reports.tables import is_headline
 
@@ -36,7 +37,22 @@ class Facts:
     token_rate: float | None = None
     bitrate_kbps: float | None = None
     parameters_million: float | None = None
+    latents: Sequence[str] = ()  # of each kind, the numbers in a frame and the frames a second
     trained_on: Sequence[str] = ()
+
+
+FACTS = {  # the table of models: what is known, and the head of its column
+    "feature_type": "feature type",
+    "sample_rate": "sample rate (Hz)",
+    "frame_rate": "frames/s",
+    "num_codebooks": "codebooks",
+    "codebook_size": "codes in each",
+    "token_rate": "tokens/s",
+    "bitrate_kbps": "kbit/s",
+    "parameters_million": "10⁶ parameters",
+    "latents": "latents, numbers × frames/s",
+    "trained_on": "trained on",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in its column. rank: 1 + how many codecs are better beyond both intervals, so ties share one.
+    """A score in its column. rank: as `ranks.rank` has it.
 
     contaminated: the codec was trained on that corpus. published: what a paper prints for that codec, dataset and
     metric, and published_in, where.
@@ -93,11 +109,23 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
     cells: dict[str, dict[int, Cell]] = {}
     for (codec, column), score in newest.items():
         peers = [other for (_, its), other in newest.items() if its == column]
-        made = Cell(score, _rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
+        made = Cell(score, rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
         cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
-    sizes = {score.codec: score.value for score in newest.values() if score.metric == "parameters_million"}
-    known = {codec: replace(facts.get(codec, Facts()), parameters_million=sizes.get(codec)) for codec in cells}
+    sizes: dict[str, dict[str, float | None]] = {codec: {} for codec in cells}
+    for score in newest.values():
+        if score.suite == "speed":
+            sizes[score.codec][score.metric] = score.value
+    known = {codec: replace(facts.get(codec, Facts()), **_sizes(measured)) for codec, measured in sizes.items()}
     return Board(columns, cells, known)
+
+
+def _sizes(measured: Mapping[str, float | None]) -> dict[str, Any]:
+    """What the speed suite counted of a codec, as facts; nothing of what was not measured."""
+    counted = "latent_dimensions_"
+    kinds = sorted(name.removeprefix(counted) for name in measured if name.startswith(counted))
+    numbers = {kind: [measured.get(f"latent_{what}_{kind}") for what in ("dimensions", "frame_rate")] for kind in kinds}
+    latents = [f"{kind} {' × '.join(map(_told, found))}" for kind, found in numbers.items()]
+    return {"parameters_million": measured.get("parameters_million"), "latents": tuple(latents)}
 
 
 def _column(score: Score, domains: Mapping[str, str]) -> Column:
@@ -105,27 +133,6 @@ def _column(score: Score, domains: Mapping[str, str]) -> Column:
     same = {name: getattr(score, name) for name in shared}
     device = score.device if score.suite == "speed" else ""
     return Column(**same, data=score.dataset_fingerprint, domain=domains.get(score.dataset, ""), device=device)
-
-
-def _rank(score: Score, peers: Sequence[Score]) -> int:
-    return 1 + sum(_better(peer, score) for peer in peers)
-
-
-def _better(a: Score, b: Score) -> bool:
-    """Whether a is better than b beyond both intervals; where one has none, by its value."""
-    (a_low, a_high), (b_low, b_high) = _interval(a), _interval(b)
-    return a_low > b_high if a.higher_is_better else a_high < b_low
-
-
-def _interval(score: Score) -> tuple[float, float]:
-    best = float("inf") if score.higher_is_better else float("-inf")
-    if score.failed > MAX_FAILED * (score.n + score.failed):  # it ranks last
-        return -best, -best
-    if score.value is None:
-        return (best, best) if score.at_bound else (-best, -best)
-    low = score.ci_low if score.ci_low is not None else score.value
-    high = score.ci_high if score.ci_high is not None else score.value
-    return low, high
 
 
 def _trained_on(facts: Facts, dataset: str) -> bool:
@@ -153,6 +160,7 @@ def _with_figure(cell: Cell, figure: Figure | None) -> Cell:
 def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str = "Earmark leaderboard") -> str:
     """One page, complete in itself. pictures: (caption, SVG)."""
     data = {
+        "facts": FACTS,
         "columns": [asdict(column) | {"headline": is_headline(column.metric)} for column in board.columns],
         "codecs": [
             {
@@ -174,7 +182,8 @@ def to_html(board: Board, pictures: Sequence[tuple[str, str]] = (), title: str =
 def _json(cell: Cell) -> dict[str, Any]:
     score = cell.score
     names = (
-        "value", "ci_low", "ci_high", "ci_method", "n", "failed", "no_answer", "limit", "at_bound", "out_of_domain",
+        "value", "ci_low", "ci_high", "ci_method", "n", "exact", "failed", "no_answer", "limit", "at_bound",
+        "out_of_domain",
     )  # fmt: skip
     flags = {name: getattr(cell, name) for name in ("rank", "contaminated", "published", "published_in")}
     return {name: getattr(score, name) for name in names} | flags | {"text": short(score), "notes": list(score.notes)}
@@ -192,7 +201,7 @@ def to_markdown(board: Board) -> str:
         ]
         if chosen:
             parts += [f"## {suite}: {dataset}", "", *_markdown_table(board, chosen), ""]
-    return "\n".join([*parts, _LEGEND, ""])
+    return "\n".join([*parts, _LEGEND, "", "## Models", "", *_models(board), ""])
 
 
 _LEGEND = (
@@ -211,12 +220,27 @@ def _markdown_table(board: Board, chosen: Sequence[tuple[int, Column]]) -> list[
     return lines
 
 
+def _models(board: Board) -> list[str]:
+    """A row a codec, with what is known of it."""
+    lines = [f"| codec | {' | '.join(FACTS.values())} |", "|---|" + "---|" * len(FACTS)]
+    for codec, facts in board.facts.items():
+        lines.append(f"| {codec} | {' | '.join(_told(getattr(facts, name)) for name in FACTS)} |")
+    return lines
+
+
+def _told(fact: Any) -> str:
+    """A fact as text; nothing where it is not known."""
+    if isinstance(fact, float):
+        return f"{fact:.4g}"
+    return "; ".join(fact) if isinstance(fact, list | tuple) else "" if fact is None else str(fact)
+
+
 def _marked(cell: Cell | None) -> str:
     return "" if cell is None else f"{short(cell.score)}{'‡' * cell.contaminated} ({cell.rank})"
 
 
 def to_csv(board: Board) -> str:
-    """One line a cell, with its rank, flags and published figure."""
+    """One line a cell, with its rank, flags and published figure, and what is known of the codec."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = (
@@ -231,16 +255,20 @@ def to_csv(board: Board) -> str:
         "higher_is_better",
         "domain",
     )
-    numbers = ("value", "ci_low", "ci_high", "n", "failed", "no_answer", "at_bound", "out_of_domain", "codec_revision")
+    numbers = (
+        "value", "ci_low", "ci_high", "n", "exact", "failed", "no_answer", "at_bound", "out_of_domain",
+        "codec_revision",
+    )  # fmt: skip
     flags = ("rank", "contaminated", "published", "published_in")
-    writer.writerow(["codec", "feature_type", *names, *numbers, *flags])
+    writer.writerow(["codec", *names, *numbers, *flags, *FACTS])
     for codec, cells in board.cells.items():
         for at, cell in cells.items():
             column = board.columns[at]
             writer.writerow(
-                [codec, board.facts[codec].feature_type]
+                [codec]
                 + [getattr(column, name) for name in names]
                 + [getattr(cell.score, name) for name in numbers]
                 + [getattr(cell, name) for name in flags]
+                + [_told(getattr(board.facts[codec], name)) for name in FACTS]
             )
     return text.getvalue()

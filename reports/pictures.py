@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 OVER_BITRATE = ("pesq_wb", "estoi", "visqol_audio", "mel_distance_7scale")
 PERPLEXITY = "perplexity_overall"
+CONTROL = "control"  # the family of those whose answers are known: no codecs, so neither a curve nor a point among them
 KINDS = ("quantized", "unquantized")  # of latents, the first that a codec has
 
 
 def pictures(scores: Sequence[Score], families: Mapping[str, str], domains: Mapping[str, str]) -> list[tuple[str, str]]:
     """(caption, SVG) of every picture that the scores give; families: codec -> family, domains: dataset -> domain."""
     scores = _comparable(scores)
+    real = [score for score in scores if families.get(score.codec) != CONTROL]
     datasets = list(dict.fromkeys(score.dataset for score in scores))
     found = []
     for dataset in datasets:
-        found += [_over_bitrate(scores, dataset, metric, families) for metric in OVER_BITRATE]
+        found += [_over_bitrate(real, dataset, metric, families) for metric in OVER_BITRATE]
         found.append(_words_and_voice(scores, dataset))
-        found += _with_perplexity(scores, dataset)
+        found += _with_perplexity(real, dataset)
     found += [_probes(scores, protocol, domains) for protocol in ("earmark", "xares")]
     return [(caption, plots.svg(figure)) for caption, figure in (each for each in found if each)]
 

@@ -48,22 +48,26 @@ def values(dataset: str, metric: str, paper: str = "audiocodecbench") -> dict[st
 
 @functools.cache
 def _printed() -> Mapping[tuple, Figure]:
-    return {(figure.codec, figure.dataset, figure.metric): figure for figure in figures() if figure.codec}
+    found: dict[tuple, Figure] = {}
+    for figure in figures():
+        found.setdefault((figure.codec, figure.dataset, figure.metric), figure)
+    return found
 
 
 def printed(codec: str, dataset: str, metric: str) -> Figure | None:
-    """What a paper prints for a codec of our catalogue on a dataset; None where none does."""
+    """What is printed for a codec of our catalogue on a dataset, in the first table that has it; None where none is."""
     return _printed().get((codec, dataset, metric))
 
 
 def source(figure: Figure) -> str:
-    """Where a figure stands, in a few words."""
-    return f"{content()['papers'][figure.paper]['short']}, Table {figure.table}"
+    """Where a figure stands, in a few words: "CodecBench, Table 5", "X-ARES README at 161f0ef, kNN"."""
+    where = f", Table {figure.table}" if figure.table[0].isdigit() else f" {figure.table}"
+    return content()["papers"][figure.paper]["short"] + where
 
 
 @functools.cache
 def content() -> Mapping[str, Any]:
-    """The file as it is: papers, models, correlation, tables."""
+    """The file as it is: papers, models, correlation, averages, tables."""
     return yaml.safe_load(_FILE.read_text(encoding="utf-8"))
 
 
@@ -82,4 +86,4 @@ def _named(column: str, table: Mapping[str, Any]) -> tuple[str | None, str]:
     if "/" not in column:
         return table.get("dataset"), column
     dataset, task, measure = column.split("/")
-    return dataset, f"{measure}_{task}_{table['paper']}_{table['probe'].replace(':', '')}"
+    return dataset, f"{measure}_{task}_{table.get('protocol', table['paper'])}_{table['probe'].replace(':', '')}"

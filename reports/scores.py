@@ -24,6 +24,7 @@ class Score:
     out_of_domain says that the metric was not validated for such audio.
     n is the number of clips scored; `failed` counts the clips that the codec failed on, `no_answer` those for which the
     metric has none whoever codes them (no speech in the recording, a corrupt file). Both are named and in no mean.
+    `exact` counts the clips that came back exactly, where that is infinite: they are in no mean either, unless all did.
     """
 
     codec: str
@@ -41,6 +42,7 @@ class Score:
     at_bound: bool = False
     out_of_domain: bool = False
     no_answer: int = 0
+    exact: int = 0
     backend: str = ""
     protocol: str = ""
     preset: str = ""

@@ -13,6 +13,7 @@ from earmark.reports.scores import Score
 
 WIDTH = 200  # of a table in a log, where there is no terminal to fit
 OUTSIDE = "†"  # beside a score of audio that its metric was not validated for
+ROUNDING = 1e-12  # of an interval, as a share of the value: clips that are alike but for it have no spread
 COLUMNS = 10  # metrics beside each other
 MANY = 30  # of more metrics a terminal shows the headlines alone
 HEADLINES = (  # of each dimension a few; a name stands for all that begin with it
@@ -25,15 +26,18 @@ HEADLINES = (  # of each dimension a few; a name stands for all that begin with 
 
 
 def cell(score: Score | None) -> str:
-    """A score in a table: its value, half of its interval, and marks: out of domain, clips that failed."""
+    """A score in a table: its value, half of its interval, and marks: out of domain, clips exact and failed."""
     if score is None:
         return ""
     failed = OUTSIDE * score.out_of_domain + (f" ({score.failed} failed)" if score.failed else "")
     if score.value is None:
         return ("∞" if score.at_bound else "-") + failed
+    if score.exact:  # in no mean
+        failed = f" ({score.exact} exact)" + failed
     spread = ""
     if score.ci_low is not None and score.ci_high is not None:
-        spread = f" ±{(score.ci_high - score.ci_low) / 2:.2g}"
+        half = (score.ci_high - score.ci_low) / 2
+        spread = f" ±{half if half > ROUNDING * abs(score.value) else 0:.2g}"
     return f"{score.value:.3g}{spread}{failed}"
 
 
@@ -113,9 +117,9 @@ def _markdown(scores: Sequence[Score]) -> str:
 def as_csv(scores: Sequence[Score]) -> str:
     """One line a score, with its interval, n and failures: for a spreadsheet."""
     names = (
-        "codec", "suite", "dataset", "metric", "value", "unit", "higher_is_better", "ci_low", "ci_high", "n", "failed",
-        "no_answer", "at_bound", "out_of_domain", "backend", "protocol", "preset", "limit", "device", "codec_revision",
-        "dataset_fingerprint", "time",
+        "codec", "suite", "dataset", "metric", "value", "unit", "higher_is_better", "ci_low", "ci_high", "n", "exact",
+        "failed", "no_answer", "at_bound", "out_of_domain", "backend", "protocol", "preset", "limit", "device",
+        "codec_revision", "dataset_fingerprint", "time",
     )  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

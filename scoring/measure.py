@@ -98,6 +98,7 @@ def measure(
         n=found.n,
         failed=len(found.errors),
         no_answer=len(found.no_answer),
+        exact=sum(value == _perfect(metric) for value in found.values.values()),
         at_bound=found.value == _perfect(metric),
         out_of_domain=dataset.domain not in metric.domains,
         backend=f"{encoder.name}-{store.fingerprint(encoder)}" if encoder else metric.backend,

@@ -24,6 +24,7 @@ from earmark.lm import ngram, packing
 from earmark.lm.evaluation import Losses
 from earmark.lm.packing import Document
 from earmark.lm.protocol import Protocol
+from earmark.reports.compare import LEAST_GROUPS
 from earmark.reports.intervals import mean_with_interval
 from earmark.scoring.clips import one_thread
 from earmark.scoring.found import Found
@@ -64,6 +65,8 @@ def tokens_of(entry: Entry, dataset: Dataset, store: Store, seed: int = 0) -> To
             errors[clip.id] = outcome.error
         elif outcome.arrays["codes"].shape[1]:
             found.append(Document(clip.id, clip.group, outcome.arrays["codes"]))
+        else:
+            errors[clip.id] = f"codec failed: {entry.name}: gave no frame of codes, expected at least one"
     used = packing.used_codebooks(found) if found else []
     sizes = entry.info.codebook_sizes
     unused = len(sizes) - len(used)
@@ -123,10 +126,11 @@ def _version(dataset: Dataset, tokens: Tokens, protocol: Protocol, ordering: str
 
 def _notes(tokens: Tokens, train: Sequence[int], held_out: Sequence[int], made: Outcome) -> list[str]:
     groups = [len({tokens.documents[d].group for d in part}) for part in (train, held_out)]
+    over = "these others" if groups[1] >= LEAST_GROUPS else "those clips: too few others"
     sizes = [sum(int((tokens.documents[d].codes >= 0).sum()) for d in part) for part in (train, held_out)]
     split = (
         f"split by speaker or recording: trained on {groups[0]} ({len(train)} clips, {sizes[0]} tokens), "
-        f"asked about {groups[1]} others ({len(held_out)} clips, {sizes[1]} tokens); the interval is over those clips"
+        f"asked about {groups[1]} others ({len(held_out)} clips, {sizes[1]} tokens); the interval is over {over}"
     )
     return [split, *made.facts.get("notes", [])]
 
@@ -188,12 +192,18 @@ def found(predicted: Predicted, entry: Entry) -> dict[tuple[str, str], Found]:
 
 
 def _found(predicted: Predicted, values: np.ndarray, weights: np.ndarray, scale: Callable[[float], float]) -> Found:
-    """The weighted mean over documents and its interval, brought to scale: perplexities are means of logarithms."""
+    """The weighted mean over documents and its interval, brought to scale: perplexities are means of logarithms.
+
+    The interval is over the held-out groups, as the clips of one are alike; over clips where there are too few groups.
+    """
     kept = [d for d, weight in enumerate(weights) if weight > 0]
     names = [predicted.losses.names[d] for d in kept]
     by_name: dict[str, Any] = {name: float(values[d]) for name, d in zip(names, kept, strict=True)}
     of = {name: float(weights[d]) for name, d in zip(names, kept, strict=True)}
-    *numbers, method = mean_with_interval(by_name, {name: name for name in names}, weights=of)
+    groups = {item.name: item.group for item in predicted.tokens.documents if item.name in by_name}
+    if len(set(groups.values())) < LEAST_GROUPS:
+        groups = {name: name for name in names}
+    *numbers, method = mean_with_interval(by_name, groups, weights=of)
     value, low, high = (scale(number) for number in numbers)
     clips = {name: scale(number) for name, number in by_name.items()}
     return Found(value, low, high, method, len(names), clips, predicted.tokens.errors, {}, predicted.notes)

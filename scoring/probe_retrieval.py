@@ -13,6 +13,7 @@ import numpy as np
 from earmark.codecs import registry
 from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset
+from earmark.data.manifest import SEVERAL
 from earmark.data.schema import Task
 from earmark.hub import cached_revision
 from earmark.metrics import retrieval
@@ -28,7 +29,6 @@ from earmark.store.jobs import Job
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
 
-SEPARATOR = "|"  # between the captions of one clip
 AT = (1, 5, 10)
 WAYS = ("audio_to_text", "text_to_audio", "both")
 
@@ -97,7 +97,7 @@ def _sources(recipe: Recipe) -> str:
 def _found(items: Features, recipe: Recipe, store: Store) -> list[dict[str, Any]]:
     from earmark.probes.towers import Captioned, retrieve
 
-    captions = [[one.strip() for one in label.split(SEPARATOR) if one.strip()] for label in items.of.labels]
+    captions = [[one.strip() for one in label.split(SEVERAL) if one.strip()] for label in items.of.labels]
     captioned, ids = Captioned(items.arrays, captions), [clip.id for clip in items.of.clips]
     made = []
     for fold in items.of.folds():

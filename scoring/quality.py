@@ -36,19 +36,17 @@ def metrics_for(dataset: Dataset, names: Sequence[str]) -> list[Metric]:
 def quality(metric: Metric, entry: Entry, dataset: Dataset, store: Store, steps: Transform) -> Found:
     """A metric of what the codec gives back after the steps, against the recording: the mean over clips."""
     make_rounds(entry, dataset, store, (*steps, Round()))
-    found = _gathered(dataset, stored_values(metric, entry, dataset.clips, store, 0, steps))
-    failed = [clip for clip in dataset.clips if clip.id in found.errors]
-    unanswered = without_answer(metric, failed, store, 0)
-    errors = {clip: error for clip, error in found.errors.items() if clip not in unanswered}
-    return replace(found, errors=errors, no_answer={clip: found.errors[clip] for clip in unanswered})
+    return _gathered(metric, dataset, store, stored_values(metric, entry, dataset.clips, store, 0, steps))
 
 
-def _gathered(dataset: Dataset, outcomes: Iterable[Outcome]) -> Found:
-    """The mean of the outcomes' values, and the errors."""
+def _gathered(metric: Metric, dataset: Dataset, store: Store, outcomes: Iterable[Outcome]) -> Found:
+    """The mean of the outcomes' values, the errors, and the recordings that the metric has no answer for."""
     found = {clip.id: outcome for clip, outcome in zip(dataset.clips, outcomes, strict=True)}
     errors = {clip: outcome.error for clip, outcome in found.items() if outcome.error}
     values = {clip: float(outcome.facts["value"]) for clip, outcome in found.items() if not outcome.error}
-    return mean_of(values, dataset, errors)
+    failed = [clip for clip in dataset.clips if clip.id in errors]
+    no_answer = {clip: errors.pop(clip) for clip in without_answer(metric, failed, store, 0)}
+    return mean_of(values, dataset, errors, no_answer)
 
 
 def noise_followed(entry: Entry, dataset: Dataset, store: Store, noise: Noise) -> Found:
@@ -62,7 +60,7 @@ def noise_followed(entry: Entry, dataset: Dataset, store: Store, noise: Noise) -
     files = (inspect.getfile(heard_by.implementation()), __file__)
     version = f"{heard_by.backend} {heard_by.rate} {fingerprint.of_files(*files)}"
     job = Job("earmark.scoring.quality:nearness", entry, version=version, steps=(noise,))
-    return _gathered(dataset, store.outcomes(job, dataset.clips))
+    return _gathered(heard_by, dataset, store, store.outcomes(job, dataset.clips))
 
 
 def nearness(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:

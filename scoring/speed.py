@@ -33,6 +33,8 @@ SYNTHETIC = "synthetic"  # the dataset that scores of speed are under: sound tha
 SECONDS = 5.0  # of sound that a timed call is given
 ROUNDS = 5
 BATCHES = (1, 2, 4, 8, 16, 32, 64)  # tried for the best batch, until one is no faster a clip
+SIZED = ("quantized", "unquantized")  # kinds of latents whose size is told; a layer's is that of its network
+LENGTHS = (4.0, 12.0)  # seconds of sound that frames are counted of
 KERNEL_SIZE = 384  # of the calibration kernel's matrices
 KERNEL_STEPS = 8
 DEFAULT_HZ = 24_000
@@ -62,7 +64,7 @@ def sound(entry: Entry, seconds: float, batch: int, device: str) -> tuple[Tensor
 def timed(entry: Entry, store: Store, what: What, batch: int = 1, seconds: float = SECONDS) -> Callable[[], None]:
     """A call to time: it returns when the device has done its work. Decoding is given what encoding made, outside."""
     adapter, (wav, lengths) = store.adapter(entry), sound(entry, seconds, batch, store.device)
-    wait = _waits(store.device)
+    wait = waits(store.device)
     if what == "encode":
         return lambda: wait(calls.encode(adapter, entry.info, wav, lengths, 0))
     if what == "decode":
@@ -76,7 +78,7 @@ def kernel(device: str) -> Callable[[], None]:
     import torch
 
     matrix = torch.linspace(-1, 1, KERNEL_SIZE**2, device=device).reshape(KERNEL_SIZE, KERNEL_SIZE) / KERNEL_SIZE
-    wait = _waits(device)
+    wait = waits(device)
 
     def work() -> None:
         product = matrix
@@ -87,7 +89,7 @@ def kernel(device: str) -> Callable[[], None]:
     return work
 
 
-def _waits(device: str) -> Callable[[Any], None]:
+def waits(device: str) -> Callable[[Any], None]:
     """What ends a timed call: nothing on the CPU, the end of all queued work on CUDA."""
     import torch
 
@@ -167,6 +169,23 @@ def macs_per_second(entry: Entry, store: Store) -> float | None:
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() / 2 / SECONDS or None
+
+
+def sized_kinds(entry: Entry) -> list[str]:
+    """The kinds of latents of a codec whose size is told."""
+    return [kind for kind in SIZED if kind in entry.info.latent_kinds]
+
+
+def latent_size(entry: Entry, store: Store, kind: str) -> tuple[int, float]:
+    """Numbers in a frame of latents [B, D, T], and frames a second.
+
+    The rate is how many frames more a longer sound has: what a codec adds or loses at the ends is in both.
+    """
+    adapter, frames = store.adapter(entry), []
+    for seconds in LENGTHS:
+        found, counts = calls.latents(adapter, entry.info, *sound(entry, seconds, 1, store.device), kind, 0)
+        frames.append(int(counts[0]))
+    return found.shape[1], (frames[1] - frames[0]) / (LENGTHS[1] - LENGTHS[0])
 
 
 def fresh_process(entry: Entry, device: str) -> dict[str, float]:

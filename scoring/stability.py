@@ -177,13 +177,19 @@ def curve(found: Sweep) -> Curve:
 
 
 def slope(found: Sweep, dataset: Dataset) -> Found:
-    """The change a step of x: a straight line through each clip's values, by least squares; the mean over clips."""
-    last = [*found.values()][-1]
-    clips = [clip for clip in last.values if all(clip in one.values for one in found.values())]
+    """The change a step of x: a straight line through each clip's values, by least squares; the mean over clips.
+
+    A clip that lacks a value at any x has none, for the first reason there.
+    """
+    backwards = [*found.values()][::-1]
+    errors = {clip: why for one in backwards for clip, why in one.errors.items()}
+    no_answer = {clip: why for one in backwards for clip, why in one.no_answer.items()}
+    clips = [clip for clip in backwards[0].values if all(clip in one.values for one in found.values())]
     rows = np.array([[one.values[clip] for clip in clips] for one in found.values()])
     steps = np.array([*found]) - np.mean([*found])
     slopes = steps @ (rows - rows[0]) / (steps @ steps)  # less the first row, so that what stays has exactly 0
-    return mean_of(dict(zip(clips, map(float, slopes), strict=True)), dataset, last.errors, last.no_answer)
+    unanswered = {clip: why for clip, why in no_answer.items() if clip not in errors}
+    return mean_of(dict(zip(clips, map(float, slopes), strict=True)), dataset, errors, unanswered)
 
 
 def shown(codebooks: int) -> list[int]:

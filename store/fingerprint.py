@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,10 +56,11 @@ def of_row(entry: Entry) -> str:
 @functools.cache
 def of_maker(maker: str) -> str:
     """The source of what makes a job's results ("module:function"), and of what every job goes through."""
+    from earmark.codecs import calls
     from earmark.store import batches, jobs
 
     module = importlib.import_module(maker.partition(":")[0])
-    return _hash_files(Path(str(source.__file__)) for source in (module, audio, batches, jobs))
+    return _hash_files(Path(str(source.__file__)) for source in (module, audio, calls, batches, jobs))
 
 
 def of_transforms() -> str:
@@ -181,7 +183,10 @@ def _absorb(content: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> bool:
     import torch
 
     if isinstance(value, (*_PLAIN, torch.device, torch.dtype, np.generic)):
-        content.update(f"{type(value).__qualname__} {value!r};".encode())
+        plain = repr(value)
+        if type(value) in (str, torch.device) and re.fullmatch(r"cuda:\d+", str(value)):
+            plain = "cuda"  # whichever GPU a worker was given
+        content.update(f"{type(value).__qualname__} {plain};".encode())
         return True
     if id(value) in seen:
         content.update(f"again {seen[id(value)][0]};".encode())

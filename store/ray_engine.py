@@ -23,6 +23,7 @@ it to the processes started from here, so that all workers of pytest-xdist share
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import socket
@@ -202,7 +203,7 @@ def _device(asked: str) -> str:
 @functools.lru_cache(maxsize=1)
 def _resident(root: Path, device: str, run: str) -> Store:
     """The store of this process, with the codec that it has loaded."""
-    return Store(root, device, run, notify=_note)
+    return Store(root, device, run, notify=_note, expendable=True)
 
 
 def _note(what: str, clips: int, doing: str) -> None:
@@ -233,4 +234,5 @@ def _release() -> None:
     import torch
 
     _resident.cache_clear()
+    gc.collect()  # a codec that refers to itself
     torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def write(path: Path, shard: Shard) -> None:
     }
     rows = [[outcome.clip, outcome.facts, outcome.error] for outcome in shard.outcomes]
     described = json.dumps({"outcomes": rows, "run": shard.run})
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Of this process alone: on a shared disk another machine, or a container, may have one of the same number.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={"shard": described, "sha256": _checksum(tensors, described)})

@@ -7,19 +7,22 @@ work; what makes a result true is that a shard is published whole, under the add
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from earmark.codecs import registry
-from earmark.codecs.calls import CodecError, full_precision
+from earmark.codecs.calls import CodecError, device_is_lost, full_precision
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
+from earmark.store.batches import What
 from earmark.store.jobs import Job, tokens_are_stored
 from earmark.store.shards import FINAL, Outcome, Shard
 
@@ -32,8 +35,9 @@ Slices = dict[Path, Sequence[Clip]]
 class Store:
     """Results under a root folder, made on one device. `run` names the run; failures are tried again by the next.
 
-    engine   fills what is missing elsewhere (other processes, a cluster); None: here. `engine(store, job, missing)`.
-    notify   told of every shard that is made or read, and of every batch: `notify(what, clips, doing)`.
+    engine      fills what is missing elsewhere (other processes, a cluster); None: here. `engine(store, job, missing)`.
+    notify      told of every shard that is made or read, and of every batch: `notify(what, clips, doing)`.
+    expendable  whether another process takes this one's place when it ends: one that lost its device then does.
     """
 
     def __init__(
@@ -43,13 +47,15 @@ class Store:
         run: str,
         engine: Callable[[Store, Job, Slices], None] | None = None,
         notify: Callable[[str, int, str], None] | None = None,
+        expendable: bool = False,
     ) -> None:
         self.root, self.device, self.run = root, device, run
-        self.engine, self.notify = engine, notify
+        self.engine, self.notify, self.expendable = engine, notify, expendable
         self._resident: tuple[str, Any] | None = None
         self._broken: dict[str, str] = {}
+        self._lost = ""
         self._fingerprints: dict[str, str] = {}
-        self._batches: dict[tuple[str, str], bool] = {}
+        self._batches: dict[tuple[str, str], bool | None] = {}
 
     def __reduce__(self) -> tuple:
         """What another process needs of it: where, on what, for which run."""
@@ -60,14 +66,26 @@ class Store:
         if entry.name in self._broken:  # tried once: a model that takes minutes to fail would be tried for every clip
             raise CodecError(self._broken[entry.name])
         if self._resident is None or self._resident[0] != entry.name:
-            self._resident = None  # free the old one first
+            self._free()
             self._resident = (entry.name, self._load(entry))
         return self._resident[1]
+
+    def _free(self) -> None:
+        """The old codec goes first, also one that refers to itself, as many do: two may not fit into the memory."""
+        if self._resident is not None:
+            self._resident = None
+            gc.collect()
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()  # another worker may have this GPU too
 
     def _load(self, entry: Entry) -> Any:
         full_precision(self.device)
         try:
-            return registry.load(entry, self.device)
+            adapter = registry.load(entry, self.device)
+            full_precision(self.device)  # again: some packages allow TF32 as they are imported
+            return adapter
         except Exception as error:
             message = f"codec failed: {entry.name}: cannot be loaded: {type(error).__name__}: {error}"
             self._broken[entry.name] = message
@@ -84,24 +102,33 @@ class Store:
         """Take over what a process with the same codecs has found, so that none is loaded for it."""
         self._fingerprints |= fingerprints
 
-    def batches(self, entry: Entry, what: batches.What) -> bool:
+    def batches(self, entry: Entry, what: What) -> bool:
         """Whether the codec is given batches: on an accelerator, once it has shown that they change nothing."""
         if not self.device.startswith("cuda"):
             return False  # on the CPU a batch is not faster, and one clip at a time cannot leak
         if (entry.name, what) not in self._batches:
-            source = fingerprint.of_files(batches.__file__)
-            verdict = self.root / entry.name / self.fingerprint(entry) / f"batches-{what}-{source}.json"
-            found = _read_json(verdict)
-            if not found:  # tried once for all workers and runs
-                found = {"equal": batches.equal_in_batches(self.adapter(entry), entry, self.device, what)}
-                _write_json(verdict, found)
-            self._batches[entry.name, what] = found["equal"]
-        return self._batches[entry.name, what]
+            self._batches[entry.name, what] = self._equal_in_batches(entry, what)
+        return bool(self._batches[entry.name, what])
+
+    def _equal_in_batches(self, entry: Entry, what: What) -> bool | None:
+        """The verdict, tried once for all workers and runs; None, and not kept, where it cannot be tried now."""
+        source = fingerprint.of_files(batches.__file__)
+        verdict = self.root / entry.name / self.fingerprint(entry) / f"batches-{what}-{source}.json"
+        if found := _read_json(verdict):
+            return found["equal"]
+        try:
+            equal = batches.equal_in_batches(self.adapter(entry), entry, self.device, what)
+        except CodecError:  # it cannot be loaded, which each clip will say
+            return None
+        if equal is not None:
+            _write_json(verdict, {"equal": equal})
+        return equal
 
     def notes(self, entry: Entry) -> list[str]:
         """What a reader of the codec's scores should know of how they were made."""
-        what: batches.What = "tokens" if tokens_are_stored(entry) else "sound"
-        alone = self.device.startswith("cuda") and not self.batches(entry, what)
+        what: What = "tokens" if tokens_are_stored(entry) else "sound"
+        self.batches(entry, what)
+        alone = self._batches.get((entry.name, what)) is False
         return ["encoded one by one: in a batch it gives other tokens or sound"] if alone else []
 
     def beat(self, doing: str) -> None:
@@ -136,6 +163,7 @@ class Store:
         not kept.
         """
         path = self.folder(job) / "whole.safetensors"
+        full_precision(self.device)  # also where no codec was loaded before: the same in every run
         while (shard := shards.read(path)) is None:
             with _lock(path) as held:
                 if held and shards.read(path) is None:  # not `peek`: a damaged one is to be made again
@@ -205,8 +233,18 @@ class Store:
         _write_json(attempts, {"run": self.run, "deaths": count})
         try:
             return job.make(self, clips)
-        finally:  # an error is not a death
-            attempts.unlink(missing_ok=True)
+        finally:
+            if job.model and device_is_lost():
+                self._end_without_device(job)
+            attempts.unlink(missing_ok=True)  # an error is not a death
+
+    def _end_without_device(self, job: Job) -> NoReturn:
+        """End this process, or raise StoreError: every codec after this one would fail here, and be blamed for it."""
+        self._lost = self._lost or f"infrastructure fault: {self.device} is lost since a CUDA error in {job.entry.name}"
+        self.beat(self._lost)
+        if self.expendable:
+            os.kill(os.getpid(), signal.SIGKILL)  # at once: what is left of CUDA may hang at the interpreter's end
+        raise shards.StoreError(f"{self._lost}: this process can use it no more; with -n 1 a new one would")
 
     def _deaths(self, attempts: Path) -> int:
         """How many workers of this run began this shard and never ended it."""

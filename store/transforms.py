@@ -18,6 +18,7 @@ codec.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,7 @@ from earmark.data.manifest import Clip, read_manifest
 
 NoiseKind = Literal["white", "babble", "music"]
 
+WHITE_HZ = 16_000  # sample rate that white noise is drawn at
 TALKERS = 6  # of a babble: one more is not heard apart
 _NOISE_OF = {"babble": "sampler_speech", "music": "sampler_music"}
 
@@ -57,8 +59,10 @@ class Shift:
 class Noise:
     """Noise added at `snr_db`, of powers over the whole clip; what goes beyond [-1, 1] is clipped, as a recorder does.
 
-    Babble is six talkers of the embedded sampler, music one of its tunes; never what is of the clip's own group. A
-    clip's noise is the same at every SNR. A silent clip stays silent.
+    White noise is flat up to 8 kHz, so that codecs of all rates from 16 kHz up are given the same: flat up to half of
+    a codec's own rate, it would be 5 dB softer in the band of speech at 48 kHz than at 16 kHz. Babble is six talkers of
+    the embedded sampler, music one of its tunes; never what is of the clip's own group. A clip's noise is the same at
+    every SNR. A silent clip stays silent.
     """
 
     kind: NoiseKind
@@ -90,8 +94,7 @@ class Resampled:
 
     def __call__(self, wav: np.ndarray, rate: int, clip: Clip) -> np.ndarray:
         del clip
-        back = audio.resample(audio.resample(wav, rate, self.hz), self.hz, rate)[:, : wav.shape[1]]
-        return np.pad(back, ((0, 0), (0, wav.shape[1] - back.shape[1])))
+        return _as_long(audio.resample(audio.resample(wav, rate, self.hz), self.hz, rate), wav.shape[1])
 
 
 @dataclass(frozen=True)
@@ -165,11 +168,17 @@ def _noise(kind: NoiseKind, samples: int, rate: int, clip: Clip) -> np.ndarray:
     """float64 [1, L], the same for all channels; its level is what it happens to be."""
     generator = _generator(clip, kind)
     if kind == "white":
-        return generator.standard_normal((1, samples))
+        drawn = generator.standard_normal((1, math.ceil(samples * WHITE_HZ / rate)))
+        return _as_long(audio.resample(drawn, WHITE_HZ, rate), samples)
     others = [other for other in _sampler(kind) if other.group != clip.group]
     chosen = generator.choice(len(others), TALKERS if kind == "babble" else 1, replace=False)
     parts = [_repeated(others[index], samples, rate, generator) for index in chosen]
     return np.sum(parts, axis=0)
+
+
+def _as_long(wav: np.ndarray, samples: int) -> np.ndarray:
+    """[C, L] cut, or filled with zeros, to so many samples."""
+    return np.pad(wav[:, :samples], ((0, 0), (0, max(0, samples - wav.shape[1]))))
 
 
 def _repeated(clip: Clip, samples: int, rate: int, generator: np.random.Generator) -> np.ndarray:

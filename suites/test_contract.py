@@ -13,6 +13,7 @@ from earmark.contract import CHECKS, Subject, judge
 pytestmark = pytest.mark.suite("contract")
 of_tokens = pytest.mark.suite("contract", needs="encode")
 of_sound = pytest.mark.suite("contract", needs="reconstruct")
+of_streams = pytest.mark.suite("contract", needs="stream")
 
 
 @pytest.fixture
@@ -131,6 +132,12 @@ def test_padding(ask):
 def test_streaming(ask):
     """A later sound changes nothing earlier than the declared look-ahead; what is measured is in the report."""
     ask("streaming")
+
+
+@of_streams
+def test_stream_equals_whole(ask):
+    """A clip that comes in chunks gives what it gives at once, whatever was streamed before."""
+    ask("stream_equals_whole")
 
 
 def test_half_precision(ask):

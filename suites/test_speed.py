@@ -6,10 +6,13 @@ Every time is beside the same time in units of a calibration kernel, measured in
 import pytest
 
 from earmark.contract import CHECKS, Subject, judge
-from earmark.scoring import speed
+from earmark.scoring import speed, streams
 
 pytestmark = pytest.mark.suite("speed", needs="reconstruct")
 of_tokens = pytest.mark.suite("speed", needs=("encode", "decode"))
+of_latents = pytest.mark.suite("speed", needs="embed")
+of_all = pytest.mark.suite("speed")
+of_streams = pytest.mark.suite("speed", needs=("reconstruct", "stream"))
 
 
 @pytest.fixture
@@ -32,9 +35,11 @@ def kernel_s(store):
 
 
 def factors(what, codec, store, rounds, kernel_s, scores):
-    seconds = rounds(speed.timed(codec, store, what))
-    factor = speed.of_rounds(seconds, 1 / speed.SECONDS)
-    relative = speed.of_rounds(seconds, 1 / speed.SECONDS / kernel_s)
+    return _factors(what, rounds(speed.timed(codec, store, what)), speed.SECONDS, codec, kernel_s, scores)
+
+
+def _factors(what, seconds, of_sound, codec, kernel_s, scores):
+    factor, relative = (speed.of_rounds(seconds, 1 / of_sound / unit) for unit in (1, kernel_s))
     return (
         scores("real_time_factor", codec, speed.SOUND, found=factor, variant=what),
         scores("kernels_per_second", codec, speed.SOUND, found=relative, variant=what),
@@ -65,11 +70,31 @@ def test_best_batch(codec, store, scores, gate):
     gate(scores("real_time_factor", codec, speed.SOUND, found=found, variant="best_batch"))
 
 
-def test_first_chunk(codec, store, rounds, scores, gate):
-    """Milliseconds to encode and decode the first frame of sound alone (lower is better)."""
+def test_one_frame(codec, store, rounds, scores, gate):
+    """Milliseconds to encode and decode a clip of one frame (lower is better)."""
     frame_s = 1 / (codec.info.frame_rate or 50)
     seconds = rounds(speed.timed(codec, store, "both", seconds=frame_s))
-    gate(scores("first_chunk_ms", codec, speed.SOUND, found=speed.of_rounds(seconds, 1000)))
+    gate(scores("one_frame_ms", codec, speed.SOUND, found=speed.of_rounds(seconds, 1000)))
+
+
+@of_streams
+def test_stream(codec, store, rounds, kernel_s, scores, gate):
+    """Milliseconds of work to the first sound of a stream, and for a chunk after it (lower is better)."""
+    stream, each = streams.streaming(codec, store), []
+    seconds = rounds(lambda: each.append(stream.call()))
+    of, notes = streams.summaries(each[-len(seconds) :]), [f"chunks of {1000 * stream.chunk_s:.4g} ms"]
+
+    def found(what, unit_s):
+        return {"found": speed.of_rounds(of[what], 1 / unit_s, notes)}
+
+    delay = speed.exact(1000 * stream.delay_s, [*notes, "of sound that is waited for; work is not in it"])
+    gate(
+        scores("first_chunk_ms", codec, speed.SOUND, **found("first", 1e-3)),
+        *(scores("chunk_ms", codec, speed.SOUND, **found(what, 1e-3), variant=what) for what in ("median", "p95")),
+        *(scores("kernels_per_chunk", codec, speed.SOUND, **found(what, kernel_s), variant=what) for what in of),
+        *_factors("stream", seconds, stream.sound_s, codec, kernel_s, scores),
+        scores("stream_delay_ms", codec, speed.SOUND, found=delay),
+    )
 
 
 def test_algorithmic_delay(codec, store, scores, gate):
@@ -80,10 +105,11 @@ def test_algorithmic_delay(codec, store, scores, gate):
     gate(scores("algorithmic_delay_ms", codec, speed.SOUND, found=found))
 
 
+@of_all
 def test_size(codec, store, scores, gate):
-    """Parameters, codebooks included (millions), and multiply-adds for a second of sound (billions)."""
-    adapter = store.adapter(codec)
-    counted, macs = speed.parameters(adapter), speed.macs_per_second(codec, store)
+    """Parameters, codebooks included (millions); of what decodes, multiply-adds for a second of sound (billions)."""
+    counted = speed.parameters(store.adapter(codec))
+    macs = speed.macs_per_second(codec, store) if "reconstruct" in codec.info.capabilities else None
     if counted is None and macs is None:
         pytest.skip(f"{codec.name} is not made of torch modules: nothing can be counted")
     found = []
@@ -92,6 +118,19 @@ def test_size(codec, store, scores, gate):
     if macs is not None:
         notes = ["recurrent layers are not counted"]
         found.append(scores("gmacs_per_second", codec, speed.SOUND, found=speed.exact(macs / 1e9, notes)))
+    gate(*found)
+
+
+@of_latents
+def test_latent_size(codec, store, scores, gate):
+    """Numbers in a frame of latents, and frames a second, quantized and unquantized."""
+    found = []
+    for kind in speed.sized_kinds(codec):
+        dimensions, rate = speed.latent_size(codec, store, kind)
+        found.append(scores("latent_dimensions", codec, speed.SOUND, found=speed.exact(dimensions), variant=kind))
+        found.append(scores("latent_frame_rate", codec, speed.SOUND, found=speed.exact(rate), variant=kind))
+    if not found:
+        pytest.skip(f"{codec.name} has neither quantized nor unquantized latents")
     gate(*found)
 
 

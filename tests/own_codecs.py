@@ -27,6 +27,26 @@ class Halver:
         return ((encoded.codes.clamp(min=0) - 128) / self.gain).repeat_interleave(2, dim=2)
 
 
+class HalverAt44(Halver):
+    """The same at 44.1 kHz."""
+
+    info = Info(name="halver-at-44", sample_rate=44100, frame_rate=22050, codebook_sizes=(256,), domains=("speech",))
+
+
+class Live(Halver):
+    """It streams, a chunk late: a chunk is 80 tokens, 10 ms."""
+
+    info = Halver.info.model_copy(update={"name": "live"})
+
+    def stream(self, chunks, seed):
+        late = None, None
+        for chunk in chunks:
+            yield late
+            encoded = self.encode(chunk, torch.tensor([chunk.shape[2]]), seed)
+            late = encoded.codes, self.decode(encoded, seed)
+        yield late
+
+
 class Embedder:
     """An encoder without a decoder: two kinds of latents, one beyond what float16 holds."""
 
@@ -58,6 +78,15 @@ class Half(Same):
 
     def reconstruct(self, wav, lengths, seed):
         return wav / 2, None
+
+
+class Late(Same):
+    """Gives back what it gets one sample later, at a rate of which two samples are no whole one at 16 kHz."""
+
+    info = Info(name="late", sample_rate=24000)
+
+    def reconstruct(self, wav, lengths, seed):
+        return torch.nn.functional.pad(wav, (1, 0))[:, :, :-1], None
 
 
 class Silent(Same):
@@ -155,6 +184,43 @@ class Leaky(Same):
         return wav * (1 + wav.abs().mean()), None
 
 
+class LeakyEmbedder(Embedder):
+    """Its second layer hears what the batch is padded with, as attention without a mask does; its first does not."""
+
+    info = Info(name="leaky-embedder", sample_rate=16000, frame_rate=100, latent_kinds=("layer:0", "layer:1"))
+
+    def latents(self, wav, lengths, kind, seed):
+        made, frames = super().latents(wav, lengths, "unquantized", seed)
+        return (made, frames) if kind == "layer:0" else (made * wav.shape[2], frames)
+
+
+class Ring(Same):
+    """Refers to itself, as a codec does that hangs one of its methods into its network."""
+
+    info = Info(name="ring", sample_rate=16000)
+
+    def __init__(self, info, device):
+        self.again = self.reconstruct
+
+
+class AllowsTf32(Same):
+    """What a package does as it is imported, to be fast."""
+
+    info = Info(name="allows-tf32", sample_rate=16000)
+
+    def __init__(self, info, device):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+
+
+class BreaksCuda(Same):
+    """Stands for a kernel that reads beyond its tensor: CUDA then fails every call of this process with its error."""
+
+    info = Info(name="breaks-cuda", sample_rate=16000)
+
+    def reconstruct(self, wav, lengths, seed):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
 class Frames:
     """A codec that cannot look beyond a frame of 160 samples: each frame's level is its token, K = 2 alike."""
 
@@ -195,10 +261,10 @@ class Remembers:
 
 
 class HalfEmpty:
-    """A codec of three codebooks, of which the second is never used, and which fails on clips of one length."""
+    """Of three codebooks the second is never used; it fails on clips of one length, and has no frame of another."""
 
     info = Info(name="half-empty", sample_rate=16000, frame_rate=50, codebook_sizes=(4, 8, 16))
-    fails_at = -1
+    fails_at = empty_at = -1
 
     def __init__(self, info, device):
         self.info = info
@@ -210,6 +276,8 @@ class HalfEmpty:
         frames = (lengths + 319) // 320
         if int(lengths[0]) == HalfEmpty.fails_at:
             raise ValueError("no")
+        if int(lengths[0]) == HalfEmpty.empty_at:
+            frames = frames * 0
         codes = torch.full((1, 3, int(frames[0])), -1)
         codes[:, 0] = torch.arange(int(frames[0])) % 4
         codes[:, 2, ::2] = 5  # a stride of two

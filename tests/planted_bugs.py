@@ -65,6 +65,20 @@ class Good:
         means, frames = self.means(wav, lengths)
         return torch.stack([means, 2 * means], dim=1), frames
 
+    def stream(self, chunks, seed):
+        """Codes all that it has heard anew at every chunk, so that a bug in `encode` is the same one here."""
+        heard, done = torch.zeros(1, 1, 0, device=self.device), 0
+        for chunk in chunks:
+            heard = torch.cat([heard, chunk], dim=2)
+            whole = heard.shape[2] // self.hop
+            yield self._beyond(done, heard[:, :, : whole * self.hop], seed)
+            done = whole
+        yield self._beyond(done, heard, seed)
+
+    def _beyond(self, done, wav, seed):
+        encoded = self.encode(wav, torch.tensor([wav.shape[2]], device=wav.device), seed)
+        return encoded.codes[:, :, done:], self.decode(encoded, seed)[:, :, done * self.hop :]
+
 
 def caught_by(check: str, **changes):
     """Class decorator: this bug is for that check."""
@@ -220,9 +234,24 @@ class LooksIntoThePadding(Good):
 class NormalisesTheClip(Good):
     """Declares the look-ahead of a frame, and looks at the whole clip."""
 
+    stream = None
+
     def means(self, wav, lengths):
         means, frames = super().means(wav, lengths)
         return means - means.sum(dim=1, keepdim=True) / frames[:, None] * 0.5, frames
+
+
+@caught_by("stream_equals_whole")
+class ForgetsBetweenChunks(Good):
+    """Codes each frame less half of the one before, and starts anew at every chunk."""
+
+    def means(self, wav, lengths):
+        means, frames = super().means(wav, lengths)
+        return means - 0.5 * torch.nn.functional.pad(means[:, :-1], (1, 0)), frames
+
+    def stream(self, chunks, seed):
+        for chunk in chunks:
+            yield self._beyond(0, chunk, seed)
 
 
 @caught_by("half_precision")
@@ -328,6 +357,46 @@ class NotReallyNested(Good):
         if info.num_codebooks != 2:
             raise ValueError("two codebooks or none")
         super().__init__(info, device)
+
+
+class RemembersTheStreamBefore(Good):
+    """Keeps what it carries in itself, and does not clear it when a new stream begins."""
+
+    info = info("bug-remembers-the-stream-before")
+    last = 0.0
+
+    def stream(self, chunks, seed):
+        for codes, sound in super().stream(chunks, seed):
+            yield codes, 0.5 * sound + 0.5 * self.last
+            self.last = 0.1
+
+
+class WaitsForTheEnd(Good):
+    """Takes all chunks before it gives anything for the first."""
+
+    info = info("bug-waits-for-the-end")
+
+    def stream(self, chunks, seed):
+        return super().stream([*chunks], seed)
+
+
+class KeepsTheTail(Good):
+    """Never says what it held back: looks a chunk ahead, and forgets that there is an end."""
+
+    info = info("bug-keeps-the-tail")
+
+    def stream(self, chunks, seed):
+        held = None, None
+        for codes_and_sound in super().stream(chunks, seed):
+            yield held
+            held = codes_and_sound
+
+
+class StreamsCodesAlone(Good):
+    info = info("bug-streams-codes-alone")
+
+    def stream(self, chunks, seed):
+        return ((codes, None) for codes, _ in super().stream(chunks, seed))
 
 
 class GoodEncoder:

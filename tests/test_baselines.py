@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import librosa
 import numpy as np
@@ -78,6 +79,14 @@ def test_an_unknown_kind_is_refused(name):
     wav = torch.zeros(1, 1, 160)
     with pytest.raises(calls.CodecError, match=r"has latents \('unquantized',\), not 'quantized'"):
         calls.latents(load(name), registry.find(name).info, wav, torch.tensor([160]), "quantized", 0)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_frames_that_a_clip_cannot_have_are_the_codecs_failure(count):
+    """Of no frames there is no mean: a NaN, by which a probe loses all other clips too."""
+    adapter = SimpleNamespace(latents=lambda *of: (torch.zeros(1, 2, 3), torch.tensor([count])))
+    with pytest.raises(calls.CodecError, match=rf"'unquantized' are \[{count}\], expected 1 to T = 3"):
+        calls.latents(adapter, registry.find("logmel").info, torch.zeros(1, 1, 9), torch.tensor([9]), "unquantized", 0)
 
 
 def test_a_baseline_without_its_rate_says_so():

@@ -68,7 +68,24 @@ def test_a_single_clip_without_memory_is_that_clip_s_failure(clips, stores, monk
 
     monkeypatch.setattr(own_codecs.Same, "reconstruct", reconstruct)
     found = list(stores[1].outcomes(sound_job(registry.find(f"{OWN}:Same")), clips))
-    assert all(made.error == "infrastructure fault: out of memory on cpu: CUDA out of memory" for made in found)
+    assert all(
+        made.error == "infrastructure fault: same: out of memory in reconstruct: CUDA out of memory" for made in found
+    )
+
+
+def test_a_clip_that_cannot_be_decoded_for_want_of_memory_is_one_failure(clips, stores, monkeypatch):
+    """Tokens are decoded one clip at a time: a long one must not take the whole test with it."""
+    decode = own_codecs.Halver.decode
+
+    def hungry(self, encoded, seed):
+        if encoded.codes.shape[2] > 0.4 * 8000:  # the longest clip
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return decode(self, encoded, seed)
+
+    monkeypatch.setattr(own_codecs.Halver, "decode", hungry)
+    found = list(stores[0].outcomes(sound_job(registry.find(f"{OWN}:Halver")), clips))
+    assert sum(made.error is not None for made in found) == 1
+    assert "infrastructure fault: halver: out of memory in decode" in next(made.error for made in found if made.error)
 
 
 def test_a_plan_puts_like_lengths_together_within_the_budget(clips):
@@ -89,6 +106,7 @@ def test_a_plan_puts_like_lengths_together_within_the_budget(clips):
         ("Halver", "tokens", True),
         ("Same", "sound", True),
         ("Embedder", "latents", True),
+        ("LeakyEmbedder", "latents", False),
         ("Leaky", "sound", False),
         ("OneAtATime", "sound", False),
     ],
@@ -108,3 +126,32 @@ def test_the_verdict_is_kept_and_noted(tmp_path, monkeypatch):
         assert "one by one" in store.notes(entry)[0]
     assert len(tried) == 1
     assert Store(tmp_path, "cpu", "r").notes(entry) == []
+
+
+def test_no_verdict_is_kept_where_there_was_no_room_to_try(tmp_path, monkeypatch):
+    """Another process may have held the memory: it would be told of the codec that batches change it, for good."""
+    entry, room = registry.find(f"{OWN}:Same"), []
+
+    def reconstruct(self, wav, lengths, seed):
+        if not room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return wav.clone(), None
+
+    monkeypatch.setattr(own_codecs.Same, "reconstruct", reconstruct)
+    monkeypatch.setattr(batches, "_padded", lambda wavs, device, padded=batches._padded: padded(wavs, "cpu"))
+    monkeypatch.setattr(Store, "adapter", lambda self, entry: own_codecs.Same(entry.info, "cpu"))
+    store = Store(tmp_path, "cuda:0", "r")
+    assert not store.batches(entry, "sound")
+    assert not store.notes(entry)
+    room.append(True)
+    assert Store(tmp_path, "cuda:0", "r").batches(entry, "sound")
+
+
+def test_a_codec_that_cannot_be_loaded_fails_clip_by_clip_on_an_accelerator_too(tmp_path, clips, monkeypatch):
+    """As on the CPU: each clip is counted and says why."""
+    monkeypatch.setattr(batches, "_padded", lambda wavs, device, padded=batches._padded: padded(wavs, "cpu"))
+    entry = registry.find("earmark.tests.own_codecs:Unloadable")
+    store = Store(tmp_path / "c", "cuda:0", "r")
+    store.know({entry.name: "0"})
+    found = list(store.outcomes(sound_job(entry), clips))
+    assert all("unloadable: cannot be loaded: OSError" in made.error for made in found)

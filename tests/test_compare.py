@@ -72,6 +72,15 @@ def test_differences_about_zero_are_chance():
     assert not found.regressed
 
 
+def test_the_unit_is_of_no_consequence():
+    """A mean squared error lies twelve powers of ten below a MOS; chance is as much of one as of the other."""
+    change = [0.3, -0.3, 0.2, -0.2, 0.1, -0.1, 0.25, -0.2]
+    tiny = [1e-14 * value for value in BEFORE]
+    found = judged(tiny, [value - 1e-14 * c for value, c in zip(tiny, change, strict=True)], margin=0.0)
+    like = judged(BEFORE, [value - c for value, c in zip(BEFORE, change, strict=True)], margin=0.0)
+    assert 0.3 < found.p == pytest.approx(like.p)
+
+
 def test_clips_of_one_speaker_count_as_one():
     """Eight clips of two speakers cannot be judged, however much worse they are."""
     found = judged(BEFORE, [value - 1 for value in BEFORE], groups=list("aaaabbbb"))
@@ -185,6 +194,8 @@ def test_seconds_and_other_devices_are_not_compared():
     kernels = replace(PLAIN, suite="speed", metric="kernels_per_second_both", higher_is_better=False)
     slower = [replace(kernels, value=3 * by, ci_low=2.9 * by, ci_high=3.1 * by) for by in (1.2, 1.5)]
     assert [holm([compare(kernels, new, {}, {})])[0].regressed for new in slower] == [False, True]
+    of_stream = [replace(timed, metric=name) for name in ("chunk_ms_p95", "kernels_per_chunk_p95", "stream_delay_ms")]
+    assert [compare(each, each, {}, {}).skipped is None for each in of_stream] == [False, True, True]
 
 
 def test_other_data_and_other_backends_are_not_compared():

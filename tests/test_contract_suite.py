@@ -90,7 +90,7 @@ def test_a_good_one_passes_every_check(cls, as_on_a_gpu):
     results = [*examine(subject_of(entry_of(cls), "cpu"))]
     assert not [result.message for result in results if result.verdict == "failed"]
     unasked = {result.check.name for result in results if result.verdict == "not asked"}
-    sound_only = {"codes", "bitrate_is_declared", "fewer_codebooks", "range"}
+    sound_only = {"codes", "bitrate_is_declared", "fewer_codebooks", "range", "stream_equals_whole"}
     assert unasked == (sound_only if cls is planted_bugs.GoodEncoder else set())
 
 
@@ -101,6 +101,10 @@ def test_a_good_one_passes_every_check(cls, as_on_a_gpu):
         (planted_bugs.KeepsArrays, "memory", "bytes of Python's more at every call"),
         (planted_bugs.NotReallyNested, "fewer_codebooks", "two codebooks or none"),
         (planted_bugs.LeakyEncoder, "padding", "latents layer:0 differ by up to"),
+        (planted_bugs.RemembersTheStreamBefore, "stream_equals_whole", "sound differ by up to"),
+        (planted_bugs.WaitsForTheEnd, "stream_equals_whole", "stream took 40 chunks and yielded 1 times"),
+        (planted_bugs.KeepsTheTail, "stream_equals_whole", "codes of shape [2, 161] for [2, 162]"),
+        (planted_bugs.StreamsCodesAlone, "stream_equals_whole", "expected  sound, as at once"),
     ],
 )
 def test_other_bugs(cls, name, message):
@@ -109,6 +113,20 @@ def test_other_bugs(cls, name, message):
         assert message in failing(cls, [name])[name]
     finally:
         torch.set_default_dtype(before)
+
+
+def test_a_stream_may_draw_other_noise_but_not_other_tokens():
+    """The same wrong sound is let pass where the codec is declared stochastic; tokens never are."""
+    for cls, verdict in ((planted_bugs.RemembersTheStreamBefore, "passed"), (BUGS["stream_equals_whole"], "failed")):
+        entry = entry_of(cls)
+        drawn = entry.model_copy(update={"info": entry.info.model_copy(update={"stochastic": True})})
+        assert judge(CHECKS["stream_equals_whole"], subject_of(drawn, "cpu")).verdict == verdict
+
+
+def test_the_delay_of_a_stream_is_told():
+    """Frames of 40 at 400 Hz come in chunks of 4: 10 ms."""
+    (result,) = check(f"{MODULE}:Good", only=("stream_equals_whole",))
+    assert result.measured == {"stream_delay_ms": 10.0}
 
 
 def test_the_suite_asks_every_check():
@@ -247,7 +265,7 @@ def test_the_recipe_of_a_codec_is_ten_lines_that_pass_the_contract(tmp_path):
     (tmp_path / "my_codec.py").write_text(source)
     code, said = earmark("check", "my_codec:MyCodec", cwd=tmp_path)
     assert code == 0, said
-    assert said.strip().splitlines()[-1] == "my_codec:MyCodec: 24 passed, 3 not asked"
+    assert said.strip().splitlines()[-1] == "my_codec:MyCodec: 24 passed, 4 not asked"
 
 
 def test_an_encoder_is_checked_from_the_shell_and_from_python(tmp_path, monkeypatch):
@@ -255,7 +273,7 @@ def test_an_encoder_is_checked_from_the_shell_and_from_python(tmp_path, monkeypa
     (tmp_path / "my_encoder.py").write_text(ENCODER)
     code, said = earmark("check", "my_encoder:MyEncoder", cwd=tmp_path)
     assert code == 0, said
-    assert said.strip().splitlines()[-1] == "my_encoder:MyEncoder: 21 passed, 6 not asked"
+    assert said.strip().splitlines()[-1] == "my_encoder:MyEncoder: 21 passed, 7 not asked"
     monkeypatch.chdir(tmp_path)
     verdicts = {
         result.check.name: result.verdict for result in check("my_encoder:MyEncoder", only=("padding", "codes"))

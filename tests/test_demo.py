@@ -13,22 +13,25 @@ from earmark.tests.helpers import ROOT
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 DEMO = ROOT / "docs" / "demo"
-QUICK = "--limit 6 -n 0 -p no:cacheprovider -k test_snr"
+QUICK = "--limit 6 -n 0 -p no:cacheprovider -k 'test_snr and not aligned'"
 
 
 @pytest.fixture
 def gate(tmp_path):
-    """The Benchmark step of the action in a copy of the demo: `gate(**inputs)`; those not given have their defaults."""
+    """The Benchmark step of the action in a copy of the demo: `gate(**inputs)`; those not given have their defaults.
+
+    path: where pytest is found.
+    """
     shutil.copytree(DEMO, tmp_path / "demo")
     step = next(step for step in ACTION["runs"]["steps"] if step.get("name") == "Benchmark")
     workflow = yaml.safe_load((DEMO / ".github" / "workflows" / "codec.yml").read_text())
     given = workflow["jobs"]["earmark"]["steps"][-1]["with"]
 
-    def run(**inputs):
+    def run(path=Path(sys.executable).parent, **inputs):
         values = {name: row.get("default", "") for name, row in ACTION["inputs"].items()} | given | inputs
         env = os.environ | {"EARMARK_HOME": str(tmp_path / "home")}
         env.pop("PYTEST_XDIST_WORKER", None)
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # the pytest that has Earmark
+        env["PATH"] = os.pathsep.join([str(path), env["PATH"]])  # the pytest that has Earmark
         env |= {name: values[value.split("inputs.")[1].split()[0]] for name, value in step["env"].items()}
         shell = ["bash", "-e", "-c", step["run"]]
         return subprocess.run(shell, cwd=tmp_path / "demo", env=env, capture_output=True, text=True, timeout=300)
@@ -47,6 +50,42 @@ def test_a_good_release_passes_and_a_broken_one_is_stopped(gate, tmp_path):
     assert "expected at least 36 (thresholds.yaml:" in broken.stdout
     assert "regression: snr of mulaw on sampler_speech (higher is better)" in broken.stdout  # a bit is 6 dB
     assert (tmp_path / "demo" / "v2" / "junit.xml").is_file()
+
+
+@pytest.fixture
+def told(gate, tmp_path):
+    """`told(args)`: what pytest is given by that input, after the action's own options; the outcome where it fails."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pytest").write_text("#!/bin/sh\nprintf '<%s>\\n' \"$@\"\n")
+    (tmp_path / "bin" / "pytest").chmod(0o755)
+
+    def run(args):
+        done = gate(path=tmp_path / "bin", args=args, thresholds="", reports="v1")
+        given = done.stdout.splitlines()
+        return given[given.index("<v1/junit.xml>") + 1 :] if done.returncode == 0 else done
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("", []),
+        ("--limit 8  -n 0", ["--limit", "8", "-n", "0"]),
+        ("--limit 8\n-k 'pesq or stoi'\n", ["--limit", "8", "-k", "pesq or stoi"]),
+        ('-k "pesq or stoi" --data my\\ data', ["-k", "pesq or stoi", "--data", "my data"]),
+        ("$(touch x) `touch x` ; touch x * $HOME", ["$(touch", "x)", "`touch", "x`", ";", "touch", "x", "*", "$HOME"]),
+    ],
+)
+def test_more_options_are_words_as_in_a_shell_but_nothing_of_them_is_run(told, tmp_path, args, words):
+    assert told(args) == [f"<{word}>" for word in words]
+    assert not (tmp_path / "demo" / "x").exists()
+
+
+def test_a_quote_that_is_not_closed_stops_the_action(told):
+    done = told("-k 'pesq or stoi")
+    assert done.returncode != 0
+    assert "quote" in done.stderr
 
 
 def test_the_snippets_give_what_the_action_and_the_command_take():

@@ -1,5 +1,10 @@
 """The device pool, with stand-in device lists."""
 
+import importlib.metadata
+
+import pynvml
+import pytest
+
 from earmark.devices import DevicePool, visible_gpus
 
 
@@ -28,13 +33,59 @@ def test_without_devices_there_is_none():
     pool.give_back("gw0")
 
 
-def test_the_callers_own_choice_of_devices_is_kept(monkeypatch):
-    pynvml = __import__("pynvml")
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 8)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus() == [str(index) for index in range(8)]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-3f")
-    assert visible_gpus() == ["5", "GPU-3f"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
+@pytest.fixture
+def gpus(monkeypatch):
+    """`gpus(count, instances, allowed)`: stand-in GPUs for NVIDIA's library, some of them cut into instances (MIG)."""
+
+    def put(count, instances=None, allowed=None):
+        def of(index, place=None):
+            found = (instances or {}).get(index)
+            if found is None or (place is not None and place >= len(found)):
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            return found[place] if place is not None else (pynvml.NVML_DEVICE_MIG_ENABLE, 0)
+
+        stand_ins = {
+            "nvmlInit": lambda: None,
+            "nvmlDeviceGetCount": lambda: count,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetMigMode": of,
+            "nvmlDeviceGetMaxMigDeviceCount": lambda index: 7,
+            "nvmlDeviceGetMigDeviceHandleByIndex": of,
+            "nvmlDeviceGetUUID": lambda name: name,
+        }
+        for name, stand_in in stand_ins.items():
+            monkeypatch.setattr(pynvml, name, stand_in)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if allowed is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        return visible_gpus()
+
+    return put
+
+
+def test_the_callers_own_choice_of_devices_is_kept(gpus):
+    assert gpus(8) == [str(index) for index in range(8)]
+    assert gpus(8, allowed="5, GPU-3f") == ["5", "GPU-3f"]
+    assert gpus(8, allowed="MIG-1,MIG-2") == ["MIG-1", "MIG-2"]
+    assert gpus(8, allowed="") == []
+
+
+@pytest.mark.parametrize("allowed", ["4,5,-1,6", "4,5,8", "4,5,NoDevFiles", "4,5,,6"])
+def test_a_choice_is_read_up_to_the_first_that_is_no_device(gpus, allowed):
+    """As CUDA reads it: a worker with a device that CUDA does not see would fail all its tests."""
+    assert gpus(8, allowed=allowed) == ["4", "5"]
+
+
+def test_a_job_that_was_given_no_gpu_has_none(gpus):
+    assert gpus(8, allowed="NoDevFiles") == []  # Slurm's words
+    assert gpus(8, allowed="-1") == []
+
+
+def test_a_gpu_that_is_cut_up_counts_as_its_instances(gpus):
+    """A process sees one instance only, and by its id: "1" would name the second GPU of one that sees one."""
+    assert gpus(3, {0: ["MIG-a", "MIG-b"], 2: []}) == ["MIG-a", "MIG-b", "1"]
+
+
+def test_a_torch_for_the_cpu_alone_uses_no_gpu(gpus, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.11.0+cpu")
+    assert gpus(2) == []

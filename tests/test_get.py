@@ -27,6 +27,7 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.breaks: dict[str, int] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.encodings: set[str | None] = set()
         self.ranges = True
 
 
@@ -36,6 +37,7 @@ def handler(server: Server) -> type:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             server.asked.append((self.path, self.headers.get("Range")))
+            server.encodings.add(self.headers.get("Accept-Encoding"))
             content = server.files.get(self.path)
             if content is None:
                 return self.send_error(404)
@@ -75,6 +77,13 @@ def home(tmp_path, monkeypatch):
 
 def sha256(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_files_are_asked_for_as_they_are(server, tmp_path):
+    """Of a compressed answer the length and the ranges are another file's: one gone on with would be damaged."""
+    server.files["/a.csv"] = b"path,label\n" * 9
+    get.fetch(Download(url=f"{server.address}/a.csv"), tmp_path)
+    assert server.encodings == {"identity"}
 
 
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):

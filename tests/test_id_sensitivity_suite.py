@@ -31,3 +31,13 @@ def test_controls_have_their_known_answers(earmark_pytest, tmp_path):
     curves = [json.loads(path.read_text()) for path in (tmp_path / "out" / "allure-results").glob("*-result.json")]
     named = {kept["name"] for result in curves for kept in result.get("attachments", [])}
     assert {"rounds of reconstruction", "rounds, by codebook", "Zipf: frequency over rank", "mel_loss"} <= named
+
+
+def test_nothing_is_said_of_a_rate_that_is_the_codecs_own(earmark_pytest, tmp_path):
+    """A clip at 44.1 kHz that is resampled to 44.1 kHz and back keeps all its tokens, which is no merit."""
+    select = ["--codec", "earmark.tests.own_codecs:HalverAt44", "--data", "sampler_speech", "--limit", "2"]
+    done = earmark_pytest("suites/test_id_sensitivity.py", *select, "-k", "test_sample_rate", "-n", "0")
+    assert done.returncode == 0, done.stdout
+    scores = {score.metric: score.value for score in read_scores(tmp_path / "out" / "scores.jsonl")}
+    assert [*scores] == ["same_id_ratio_resampled_8000hz"]
+    assert 0 < scores["same_id_ratio_resampled_8000hz"] < 1

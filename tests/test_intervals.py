@@ -24,7 +24,20 @@ def test_interval_covers_the_truth_about_95_times_in_100():
         sample = {str(i): float(v) for i, v in enumerate(rng.normal(3.0, 1.0, 40))}
         _, low, high, _ = mean_with_interval(sample, dict(zip(sample, sample, strict=True)))
         covered += low <= 3.0 <= high
-    assert 180 <= covered <= 198  # 200 draws at .95, less a little: percentile intervals of 40 are slightly narrow
+    assert 180 <= covered <= 198  # 200 draws at .95
+
+
+@pytest.mark.parametrize(("speakers", "plain"), [(5, 0.83), (10, 0.88)])
+def test_interval_of_few_speakers_covers_the_truth_too(speakers, plain):
+    """As many as a sampler has. Between the 2.5 % and 97.5 % points of the resamples it does `plain` of the time."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(300):
+        values = {f"{s}-{i}": v for s in range(speakers) for v in [float(rng.normal(3.0, 1.0))] for i in range(2)}
+        _, low, high, method = mean_with_interval(values, {clip: clip[:-2] for clip in values})
+        covered += low <= 3.0 <= high
+    assert covered / 300 > plain + 0.03
+    assert covered / 300 < 0.98
+    assert method == f"expanded percentile bootstrap over {speakers} groups of clips, 95 %"
 
 
 def test_clips_of_one_speaker_are_not_independent():

@@ -48,6 +48,36 @@ def test_of_a_distance_the_lower_is_first_and_what_is_exact_is_first_of_all():
     assert {codec: made[0].rank for codec, made in found.items()} == {"exact": 1, "near": 2, "far": 3, "none": 4}
 
 
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_codec_that_is_exact_on_most_clips_is_not_judged_by_its_bad_one(higher):
+    """Exact on nine of ten (Wilson [.60, .98]) and 5 dB on the last: neither above nor below 10 dB on all ten."""
+    sign = 1 if higher else -1
+    nine = replace(score("nine exact", sign * 5.0, None, higher=higher), n=1, exact=9)
+    all_ten = replace(score("all exact", 0.0, None, higher=higher), value=None, at_bound=True, exact=10)
+    middling, poor = (score(name, sign * value, higher=higher) for name, value in (("middling", 10.0), ("poor", 2.0)))
+    _, found = cells([nine, middling, poor, all_ten])
+    ranks = {codec: made[0].rank for codec, made in found.items()}
+    assert ranks == {"all exact": 1, "nine exact": 2, "middling": 2, "poor": 4}
+
+
+def test_to_be_exact_on_few_clips_ranks_no_higher():
+    """One of ten (Wilson [.02, .40]) is not told apart from none of ten ([0, .28]): the means decide."""
+    one = replace(score("one exact", 5.0), n=9, exact=1)
+    _, found = cells([one, score("middling", 10.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"middling": 1, "one exact": 2}
+
+
+def test_of_equal_means_the_one_that_is_exact_far_more_often_is_first():
+    _, found = cells([replace(score("often", 5.0), n=2, exact=18), score("never", 5.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"often": 1, "never": 2}
+
+
+def test_a_codec_that_fails_too_often_is_last_however_often_it_is_exact():
+    fails = replace(score("fails", 50.0), n=1, exact=9, failed=5)
+    _, found = cells([fails, score("works", 3.0)])
+    assert {codec: made[0].rank for codec, made in found.items()} == {"works": 1, "fails": 2}
+
+
 @pytest.mark.parametrize(
     "other", [{"backend": "c"}, {"dataset_fingerprint": "g"}, {"protocol": "p"}, {"preset": "paper"}]
 )
@@ -108,6 +138,31 @@ def test_markdown_and_csv_say_the_same():
         ("dac-24k-8", "1", "3.69"),
         ("mimi-8", "2", "2.77"),
     ]
+
+
+def counted(codec, metric, value):
+    return replace(score(codec, value, None, metric=metric, dataset="synthetic"), suite="speed")
+
+
+def test_models_are_told_with_what_was_counted():
+    """What the catalogue says, and sizes that the speed suite counted; nothing where it was not asked."""
+    sizes = {"parameters_million": 39.4, "latent_dimensions_quantized": 512.0, "latent_frame_rate_quantized": 12.5}
+    facts = {"mimi-8": Facts(token_rate=100.0, bitrate_kbps=1.1, trained_on=("Libri-Light", "more"))}
+    made, _ = cells([*(counted("mimi-8", *size) for size in sizes.items()), score("a", 1.0)], facts)
+    assert made.facts["mimi-8"].latents == ("quantized 512 × 12.5",)
+    models = to_markdown(made).partition("## Models")[2].splitlines()
+    assert "| mimi-8 |  |  |  |  |  | 100 | 1.1 | 39.4 | quantized 512 × 12.5 | Libri-Light; more |" in models
+    assert "| a |  |  |  |  |  |  |  |  |  |  |" in models
+    rows = {row["codec"]: row for row in csv.DictReader(io.StringIO(to_csv(made)))}
+    assert (rows["mimi-8"]["latents"], rows["mimi-8"]["token_rate"]) == ("quantized 512 × 12.5", "100")
+    assert rows["a"]["parameters_million"] == ""
+
+
+def test_printed_sizes_stand_beside_counted_ones():
+    """CodecBench's hidden size of Mimi, AudioCodecBench's parameters of it."""
+    sizes = {"latent_dimensions_quantized": 512.0, "parameters_million": 79.3}
+    _, found = cells([counted("mimi-8", *size) for size in sizes.items()])
+    assert [cell.published for cell in found["mimi-8"]] == [512, 39.4]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +233,21 @@ def test_pictures_have_their_captions():
     assert [point.kbps for point in curves["tiny"]] == [3, 6]
 
 
+def test_controls_are_no_codecs_among_others():
+    """Constant and random codes would decide any correlation with perplexity, and are no family with a BD-rate."""
+    scores, families = rated()
+    for name, kbps, pesq in (("constant", 4.0, 2.1), ("uniform-8bit", 128.0, 2.9)):
+        scores += [score(name, kbps, metric="bitrate_kbps", higher=False), score(name, pesq)]
+        scores += [score(name, 1e4 * pesq, metric="perplexity_overall", higher=False)]
+    captions = [
+        caption
+        for caption, _ in pictures(scores, families | dict.fromkeys(("constant", "uniform-8bit"), "control"), {})
+    ]
+    assert "pesq_wb on libritts_test_other. BD-rate against Opus: tiny -50 %." in captions
+    (said,) = [caption for caption in captions if caption.startswith("pesq_wb against perplexity")]
+    assert said.endswith("n 4 codecs.")
+
+
 def test_what_goes_with_perplexity_is_oriented():
     """Perplexity falls as PESQ rises, so what is good in one is good in the other: r is positive."""
     found = perplexity_table(rated()[0], "libritts_test_other")
@@ -218,6 +288,7 @@ window.addEventListener("load", () => {
   set("metric", "speaker"); seen.speaker = heads(); set("metric", "");
   set("heat", true); seen.coloured = all("#board td[style*=background]").length;
   set("grouped", true); seen.groups = texts("tr.group td");
+  set("suite", "speed"); set("domain", "speech"); seen.speed = rows(); set("suite", "reconstruction");
   seen.title = all("#board td.first")[0].title;
   set("codec", "no such codec"); seen.empty = !document.getElementById("empty").hidden;
   seen.models = all("#models tbody tr").length;
@@ -238,6 +309,7 @@ window.addEventListener("error", (event) => window.seenErrors.push(String(event.
 def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
     scores, families = rated()
     scores.append(score("</script><b>", 1.0))  # a name must not break the page
+    scores.append(counted("tiny-3", "real_time_factor_both", 0.1))  # speed is of no domain: every choice of one has it
     facts = {
         "tiny-3": Facts(feature_type="fused"),
         "tiny-6": Facts(feature_type="fused"),
@@ -263,6 +335,7 @@ def test_the_page_sorts_and_filters_in_a_browser(tmp_path):
     assert seen["speaker"] == ["codec", "speaker_similarity_y ↑"]
     assert seen["coloured"] > 0
     assert seen["groups"] == ["acoustic", "fused", "type not stated"]
+    assert seen["speed"] == ["tiny-3"]
     assert "95 % [" in seen["title"]
     assert "n 10" in seen["title"]
     assert seen["empty"]

@@ -245,6 +245,18 @@ def test_a_code_changes_no_sound_before_its_frame(frame):
     assert not torch.equal(one[..., : HOP * (frame + 1)], two[..., : HOP * (frame + 1)])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_gives_what_the_clip_gives_at_once_to_the_bit(name):
+    """A frame at a time, without delay, after a stream that was left halfway and beside another."""
+    wav, lyra = speech()[..., :15999], load(name)
+    next(calls.stream(lyra, lyra.info, speech(0.5, 210.0), HOP, 0))
+    both = zip(*(calls.stream(lyra, lyra.info, clip, HOP, 0) for clip in (wav, speech(1.0, 95.0))), strict=True)
+    parts = [part for part, _ in both]
+    assert torch.equal(torch.cat([part.codes for part in parts], 2), encode(wav, lyra))
+    assert torch.equal(torch.cat([part.sound for part in parts], 2), reconstruct(wav, lyra))
+    assert calls.stream_delay(parts) == HOP
+
+
 # -- golden --
 
 # Frames 0, 1, 23, 24, 25 of `speech()`, a hexadecimal digit a stage; made by

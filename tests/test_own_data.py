@@ -111,6 +111,7 @@ def test_a_card_of_the_user_s_own(folder):
     [
         ("none.csv", None, r"none.csv: no such file or folder"),
         ("no_path.csv", "file\na.wav\n", r"no_path.csv: the column 'path' is missing; it has file"),
+        ("no_file.csv", "path,label\n,dog\n", r"no_file.csv: row 1: the column 'path' is empty"),
         ("gone.csv", "path\ngone.wav\n", r"gone.wav: no such file; check the column 'path'"),
         ("broken.jsonl", '{"path": \n', r"broken.jsonl:1: not JSON"),
         ("list.jsonl", "[1]\n", r"list.jsonl:1: expected one JSON object a line"),
@@ -341,3 +342,11 @@ def test_a_codec_is_given_the_part_and_not_the_file(folder):
     for clip, at in ((first, 0), (second, 1600)):
         np.testing.assert_array_equal(prepare(clip, 16000, 1).wav, whole[:, at : at + 1600])
     assert first.sha256 != second.sha256
+
+
+def test_a_json_line_without_a_key_that_others_have_is_named(tmp_path):
+    row = {"path": "a.wav", "dataset": "d", "sha256": "0" * 64}
+    lines = [row, {"path": "b.wav", "dataset": "d"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ManifestError, match=r"m.jsonl:2: the column 'sha256' is empty"):
+        read_manifest(tmp_path / "m.jsonl")

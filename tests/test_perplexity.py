@@ -9,6 +9,7 @@ from earmark.codecs import registry
 from earmark.data import cards
 from earmark.lm import protocol as protocols
 from earmark.lm.evaluation import Losses, overall_perplexity
+from earmark.lm.packing import Document
 from earmark.scoring import perplexity
 from earmark.store.store import Store
 from earmark.tests import own_codecs
@@ -69,6 +70,19 @@ def test_perplexities_and_bits_by_hand():
     assert mean(losses.bits_per_frame()) == pytest.approx((2 + 1 + 3 * (3 + 2)) / 4)
 
 
+def test_the_interval_is_over_speakers_whose_clips_are_alike():
+    """Six speakers of thirty clips each, who differ; between clips of one there is next to nothing."""
+    items = [Document(f"{s}-{c}", f"s{s}", np.zeros((1, 10), int)) for s in range(6) for c in range(30)]
+    nats = 10 * np.repeat(np.linspace(4.5, 5.5, 6), 30)[:, None] + np.random.default_rng(0).normal(0, 0.01, (180, 1))
+    names, tokens = [item.name for item in items], np.full((180, 1), 10.0)
+    predicted = perplexity.Predicted(
+        Losses(names, nats, tokens, tokens[:, 0], [1024]), perplexity.Tokens(items, [0], [1024], {}, []), {}, []
+    )
+    found = perplexity.found(predicted, registry.find("constant"))["perplexity", "overall"]
+    assert "over 6 groups of clips" in found.method
+    assert math.log(found.high / found.low) > 0.4  # 4 standard errors of six speakers; .1 of 180 clips
+
+
 def test_the_overall_mean_is_that_of_the_codebooks_where_strides_differ():
     """A codebook with half of the tokens counts as much as the other."""
     rng = np.random.default_rng(0)
@@ -121,7 +135,7 @@ def test_a_score_says_its_split_its_interval_and_its_clips(store, speech):
     predicted = perplexity.of_lm(entry, speech, store, small(), "delay")
     score = perplexity.found(predicted, entry)["perplexity", "overall"]
     assert score.low < score.value < score.high
-    assert score.method == "percentile bootstrap over clips, 95 %"
+    assert score.method == "expanded percentile bootstrap over clips, 95 %"
     groups = {clip.id: clip.group for clip in speech.clips}
     asked = {groups[name] for name in score.values}
     assert len(asked) == 2
@@ -182,16 +196,18 @@ def test_an_interrupted_training_run_goes_on_from_its_checkpoint(store, speech, 
 def test_unused_codebooks_and_failed_clips_are_named_and_not_scored(store, speech, monkeypatch):
     from earmark.data import audio
 
-    failing = speech.clips[3]
-    wav, rate = audio.read(failing.path, failing.sha256)
-    monkeypatch.setattr(own_codecs.HalfEmpty, "fails_at", audio.resample(wav, rate, 16000).shape[1])
+    failing, empty = speech.clips[3], speech.clips[5]
+    for clip, what in ((failing, "fails_at"), (empty, "empty_at")):
+        wav, rate = audio.read(clip.path, clip.sha256)
+        monkeypatch.setattr(own_codecs.HalfEmpty, what, audio.resample(wav, rate, 16000).shape[1])
     entry = registry.find("earmark.tests.own_codecs:HalfEmpty")
     predicted = perplexity.of_ngrams(entry, speech, store, small())
     found = perplexity.found(predicted, entry)
     assert {variant for name, variant in found if name == "perplexity"} == {"codebook_1", "codebook_3", "overall"}
     assert "1 of 3 codebooks have no token and are left out" in predicted.notes
     assert failing.id in found["perplexity", "overall"].errors
-    assert all(len(score.errors) >= 1 and failing.id not in score.values for score in found.values())
+    assert "gave no frame" in found["perplexity", "overall"].errors[empty.id]
+    assert all(len(score.errors) >= 2 and failing.id not in score.values for score in found.values())
     assert found["perplexity_raw", "codebook_1"].value == pytest.approx(1, abs=0.05)  # 0 1 2 3 0 1 2 3
 
 

@@ -11,7 +11,7 @@ from earmark.probes.linear import Linear
 from earmark.probes.mlp import Mlp
 from earmark.probes.protocol import Recipe
 from earmark.probes.targets import Targets, targets
-from earmark.probes.train import Examples, Run, Trainer
+from earmark.probes.train import Examples, Run, Trainer, losses
 
 CLASSES, RATE = 4, 10.0
 
@@ -119,6 +119,57 @@ def test_the_conv_probe_batches_too():
     for fold in five_folds(30):
         alone = learn(recipe, aims, features, [fold], RATE).said
         np.testing.assert_allclose(alone[:, fold.test], together[:, fold.test], atol=1e-5)
+
+
+def test_dropout_is_drawn_by_the_seed_and_leaves_the_global_generator_alone():
+    rng = np.random.default_rng(0)
+    recipe = small("audiocodecbench").model_copy(update={"epochs": 12, "select": "last", "rates": (1e-3,)})
+    features, aims = features_of(recipe, 30, rng), labels_of("classification", 30, rng)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = learn(recipe, aims, features, five_folds(30)[:1], RATE).said
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(first, learn(recipe, aims, features, five_folds(30)[:1], RATE).said)
+    without = learn(without_dropout(recipe), aims, features, five_folds(30)[:1], RATE).said
+    assert np.nanmax(np.abs(first - without)) > 0
+
+
+@pytest.mark.parametrize("segments_of_a_clip", [1, 3])
+def test_a_batch_is_of_clips_whatever_segments_they_have(segments_of_a_clip, monkeypatch):
+    """AudioCodecBench's batches are of clips, of which each brings all its segments."""
+    from earmark.probes.optimise import Adam
+
+    rng, steps = np.random.default_rng(0), []
+    real = Adam.step
+    monkeypatch.setattr(Adam, "step", lambda self, *of: steps.append(1) or real(self, *of))
+    recipe = small("audiocodecbench").model_copy(update={"epochs": 2, "batch": 8, "select": "last"})
+    features = [rng.standard_normal((16, 16 * segments_of_a_clip)).astype(np.float32) for _ in range(32)]
+    learn(recipe, labels_of("classification", 32, rng), features, [Fold(*np.split(np.arange(32), [20, 24]))], RATE)
+    assert len(steps) == 2 * 3  # 24 clips, 8 a batch
+
+
+def test_what_is_there_counts_more_where_the_recipe_says_so():
+    """torch's own pos_weight, by which X-ARES trains on MAESTRO; one cannot do it by the weight of an example."""
+    said, y = torch.randn(4, 5, 3), (torch.rand(4, 5, 3) < 0.3).float()
+    own = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(10.0))(said, y)
+    torch.testing.assert_close(losses("events", said, y, 10.0).mean(), own)
+    rng = np.random.default_rng(4)
+    recipe = small("xares", "events").model_copy(update={"rates": (0.1,), "batch": 4})
+    aims, features, folds = labels_of("events", 20, rng), features_of(recipe, 20, rng), five_folds(20)[:1]
+
+    def said_of(recipe):
+        found = learn(recipe, aims, features, folds, RATE).events[0]
+        return sum(event["offset_s"] - event["onset_s"] for of in found for event in of)
+
+    assert said_of(recipe.model_copy(update={"positive": 30.0})) > 2 * said_of(recipe)
+
+
+def test_a_probe_that_diverges_is_an_error_and_no_score():
+    rng = np.random.default_rng(0)
+    recipe = small("codecbench").model_copy(update={"rates": (1e38,)})
+    with pytest.raises(ValueError, match=r"a probe \(linear\) diverged"):
+        learn(recipe, labels_of("classification", 30, rng), features_of(recipe, 30, rng), five_folds(30))
 
 
 # -- no test label is looked at ---------------------------------------------------------------------------------------

@@ -108,6 +108,16 @@ def test_no_caption_of_a_test_clip_is_looked_at():
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
+def test_a_caption_is_read_once(monkeypatch):
+    """A frozen encoder would take longer for what is read again in every epoch than the towers take to learn."""
+    captions, means = scenes(20)
+    captions, read, real = [[*of, f"there is {of[0]}"] for of in captions], [], Words.read
+    monkeypatch.setattr(Words, "read", lambda self, of: read.extend(of) or real(self, of))
+    fold = Fold(np.arange(10), np.arange(10, 14), np.arange(14, 20))
+    retrieve(TOWERS.model_copy(update={"epochs": 3}), Captioned(means, captions), fold)
+    assert sorted(read) == sorted(caption for of in captions for caption in of)
+
+
 def test_several_captions_of_a_clip_are_no_negatives_of_each_other():
     """One clip, two captions: nothing is wrong, so the loss from the clip's side is that of two equal answers."""
     model = TwoTowers(4, 3, hidden=8)

@@ -102,6 +102,9 @@ def test_clip_values_are_merged_not_lost(tmp_path):
 
 def test_tables_show_failures_and_bounds():
     listed = [SCORE, replace(SCORE, metric="sdr", value=None, at_bound=True, failed=2)]
+    assert tables.cell(replace(SCORE, value=1.0, ci_low=1 - 2e-16, ci_high=1.0)) == "1 ±0"
+    assert tables.cell(replace(SCORE, exact=3)) == "0.8 ±0.1 (3 exact)"
+    assert tables.cell(replace(listed[1], exact=10)) == "∞ (2 failed)"
     for text in (tables.terminal(listed), tables.markdown(listed)):
         assert "0.8 ±0.1" in text
         assert "∞ (2 failed)" in text

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from earmark.codecs import registry
+from earmark.codecs.contract import Info
 from earmark.data import cards
-from earmark.metrics import METRICS, MetricError
+from earmark.metrics import METRICS, MetricError, rate
 from earmark.scoring import clips, measure, metric_names, whole
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
@@ -61,6 +62,12 @@ def test_a_signal_compared_with_itself_is_an_error(dataset, store, monkeypatch):
     monkeypatch.setattr(clips, "pair", lambda clip, sound, rate: (sound.arrays["wav"][0],) * 2 + (16000,))
     with pytest.raises(AssertionError, match="compared with itself"):
         score("mse", f"{OWN}:Half", dataset, store)
+
+
+def test_a_delay_of_part_of_a_sample_is_taken_out_too(dataset, store):
+    """A sample late at 24 kHz is two thirds of one at 16; without it, what going to 24 kHz and back costs is left."""
+    assert score("si_sdr", f"{OWN}:Late", dataset, store).value < 17
+    assert score("si_sdr_aligned", f"{OWN}:Late", dataset, store).value > 32  # of whole samples alone it is 20
 
 
 # -- rates of a corpus ------------------------------------------------------------------------------------------------
@@ -125,11 +132,17 @@ def test_a_score_of_audio_that_a_metric_was_not_validated_for_says_so(dataset, s
     assert not score("mse", "uniform-8bit", music, store).out_of_domain
 
 
-def test_exact_clips_are_not_in_n(dataset, store):
-    """Half of the clips come back exactly: the mean and n are of the others."""
-    found = measure(METRICS["si_sdr"], registry.find("identity"), dataset, store, **ASKED)
-    assert found.score.at_bound
-    assert found.score.n == 4
+def test_exact_clips_are_in_no_mean_but_counted(dataset, store, monkeypatch):
+    """Half of the clips come back exactly: the mean and n are of the others. Where all do, n is of all."""
+    values = iter([math.inf, 3.0, math.inf, 5.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "compute", lambda *args: [next(values)])
+        half = score("si_sdr", f"{OWN}:Half", dataset, store)
+    assert (half.value, half.n, half.exact, half.at_bound) == (4.0, 2, 2, False)
+    every = score("si_sdr", "identity", dataset, store)
+    assert (every.value, every.n, every.exact, every.at_bound) == (None, 4, 4, True)
+    none = score("si_sdr", "uniform-8bit", dataset, store)
+    assert (none.n, none.exact) == (4, 0)
 
 
 def test_the_rate_is_part_of_a_score(dataset, store):
@@ -147,6 +160,20 @@ def test_entropy_of_known_codes(dataset, store):
     assert score("nominal_bitrate_kbps", "random-codes", dataset, store).value == 4.0  # 50 * 8 * 10 bits
     assert 3.0 < random.value <= 4.0
     assert random.n == 4
+
+
+def test_a_token_that_is_not_there_costs_nothing():
+    """A second codebook that every other frame does without, and one of stride 2, cost half; nominal is the bound."""
+    full = np.arange(4000) % 256
+    half = np.where(np.arange(4000) % 2 == 0, np.arange(4000) // 2 % 256, -1)
+    info = Info(name="x", sample_rate=16000, frame_rate=50, codebook_sizes=(256, 256))
+    whole, sparse = (rate.entropy_bitrate_kbps([np.stack([full, second])], info) for second in (full, half))
+    assert whole == pytest.approx(0.8)  # 50 * 2 * 8 bits
+    assert sparse == pytest.approx(0.6)
+    strided = Info(name="x", sample_rate=16000, frame_rate=50, codebook_sizes=(256, 256), strides=(1, 2))
+    assert rate.entropy_bitrate_kbps([np.stack([full, half])], strided) == pytest.approx(0.6) == strided.bitrate_kbps
+    partial = np.stack([full, half])[:, :3999]  # of no whole number of groups
+    assert rate.entropy_bitrate_kbps([partial], strided) <= strided.bitrate_kbps
 
 
 def test_distance_of_distributions(dataset, store):

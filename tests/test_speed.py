@@ -60,6 +60,25 @@ def test_multiply_adds_of_one_convolution_by_hand(store, monkeypatch):
     assert speed.macs_per_second(TINY, store) == pytest.approx(6 * 16000)
 
 
+class Frames:
+    """Latents of 7 numbers a frame of 1000 samples, and two frames more for the ends of a clip."""
+
+    def latents(self, wav, lengths, kind, seed):
+        frames = lengths // 1000 + 2
+        return torch.zeros(len(wav), 7, int(frames.max()) + 5), frames  # the last five are of nothing
+
+
+def test_latent_size_by_hand(store, monkeypatch):
+    """At 16 kHz 16 frames a second: those at the ends are no rate, and frames beyond the clip's own are not counted."""
+    monkeypatch.setattr(store, "adapter", lambda entry: Frames())
+    assert speed.latent_size(TINY, store, "quantized") == (7, 16)
+
+
+def test_the_size_of_layers_and_codebooks_is_not_told():
+    assert speed.sized_kinds(TINY) == ["quantized", "unquantized"]
+    assert speed.sized_kinds(registry.find("hubert-base")) == ["unquantized"]
+
+
 def test_the_best_batch_is_the_last_that_was_faster(store):
     """Two at a time take 1.5 times as long as one, four take four times: two are best."""
     seconds = iter([1.0, 1.5, 4.0, 8.0])
@@ -93,15 +112,29 @@ def test_a_process_that_fails_says_why():
 
 
 def test_the_suite_measures_alone_and_says_so_beside_workers(earmark_pytest, tmp_path):
-    asked = ("suites/test_speed.py", "--codec", "tiny-2", "-k", "test_size or test_algorithmic or test_best")
+    which = "tiny-2 and (size or test_algorithmic or test_best or test_one) or live and test_stream"
+    asked = ("suites/test_speed.py", "--codec", "tiny-2,earmark.tests.own_codecs:Live", "-k", which)
     alone = earmark_pytest(*asked, "-n0")
     assert alone.returncode == 0, alone.stdout
     found = {
         row["metric"]: row for row in map(json.loads, (tmp_path / "out" / "scores.jsonl").read_text().splitlines())
     }
     assert found["parameters_million"]["value"] == pytest.approx(1.93, abs=0.2)
+    assert [found[f"latent_{what}_quantized"]["value"] for what in ("dimensions", "frame_rate")] == [32, 50]
     assert found["algorithmic_delay_ms"]["value"] > 20  # a frame of 20 ms, at least
     assert np.isfinite(found["real_time_factor_best_batch"]["value"])
+    assert found["one_frame_ms"]["codec"] == "tiny-2"
+    assert found["stream_delay_ms"]["value"] == 20  # it is a chunk of 10 ms late
+    chunk = found["chunk_ms_median"]
+    assert 0 < chunk["value"] <= found["chunk_ms_p95"]["value"]
+    assert chunk["ci_low"] <= chunk["value"] <= chunk["ci_high"]
+    assert (chunk["n"], chunk["notes"]) == (5, ["chunks of 10 ms"])
+    kernel_ms = chunk["value"] / found["kernels_per_chunk_median"]["value"]
+    for in_ms, in_kernels in (("first_chunk_ms", "first"), ("chunk_ms_p95", "p95")):
+        in_kernels = found[f"kernels_per_chunk_{in_kernels}"]["value"]
+        assert in_kernels == pytest.approx(found[in_ms]["value"] / kernel_ms)
+    a_second = 1e3 * found["real_time_factor_stream"]["value"] / found["kernels_per_second_stream"]["value"]
+    assert a_second == pytest.approx(kernel_ms)
     beside = earmark_pytest(*asked, "-n1")
     assert beside.returncode == 5  # nothing is left to run
     assert "speed: not measured beside other workers; pytest suites/test_speed.py -n 0" in beside.stdout

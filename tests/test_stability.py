@@ -151,6 +151,9 @@ def test_the_slope_is_that_of_each_clip(dataset):
     broken = found | {3: mean_of({clips[0]: 0.7}, dataset, {clips[1]: "failed"})}
     slope = stability.slope(broken, dataset)
     assert (list(slope.values), slope.errors) == ([clips[0]], {clips[1]: "failed"})
+    midway = found | {2: mean_of({clips[0]: 0.8}, dataset, {}, {clips[1]: "no voice"})}
+    slope = stability.slope(midway, dataset)
+    assert (list(slope.values), slope.errors, slope.no_answer) == ([clips[0]], {}, {clips[1]: "no voice"})
 
 
 def test_a_fading_codec_loses_in_every_round_and_identity_nothing(store, dataset):
@@ -179,6 +182,14 @@ def test_identity_follows_noise_and_a_denoiser_does_not(store, dataset):
     own_codecs.Remembers.clean = {wav.shape[1]: wav for wav in wavs}
     assert quality.noise_followed(registry.find("identity"), some, store, noise).value == 1
     assert quality.noise_followed(registry.find(f"{OWN}:Remembers"), some, store, noise).value == 0
+
+
+def test_a_silent_recording_is_no_failure_of_a_codec_in_noise(store, tmp_path, monkeypatch):
+    wavs = {"a.flac": 0.5 * voice(1.0, 16000), "b.flac": np.zeros(16000, np.float32)}
+    monkeypatch.setenv("EARMARK_DATA", str(write_dataset(tmp_path / "s", wavs, dataset="s", domain="speech")))
+    some = cards.load(cards.select(["s"])[0])
+    found = quality.noise_followed(registry.find("identity"), some, store, Noise("white", 0))
+    assert (list(found.values), found.errors, list(found.no_answer)) == (["a.flac"], {}, ["b.flac"])
 
 
 # -- the same words ---------------------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
 """The store: each clip once, nothing stale, nothing half written, failures named and tried again."""
 
 import functools
+import gc
+import json
 import math
+import os
 import re
+import signal
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -349,3 +354,109 @@ def test_what_is_kept_in_private_is_part_of_the_fingerprint(kind):
     assert one == same
     assert one is not None
     assert one != other
+
+
+def test_two_machines_with_one_number_of_process_do_not_write_one_file(tmp_path, monkeypatch):
+    """Containers number theirs from 1, and not every shared disk knows locks."""
+    from safetensors import numpy as numbers
+
+    names, save = set(), numbers.save_file
+    monkeypatch.setattr(numbers, "save_file", lambda found, path, **more: names.add(path) or save(found, path, **more))
+    for _ in range(2):
+        shards.write(tmp_path / "x.safetensors", Shard((Outcome("a"),), "r"))
+    assert len(names) == 2
+
+
+# -- what happens on CUDA alone, with stand-ins -----------------------------------------------------------------------
+
+
+def test_a_fingerprint_does_not_follow_which_of_the_gpus_it_was():
+    """Workers, and tasks of Ray, have one each: the second would look elsewhere for what the first made."""
+    for one, other in (("cuda:0", "cuda:3"), (torch.device("cuda", 0), torch.device("cuda", 3))):
+        assert own_fingerprint(device=one) == own_fingerprint(device=other)
+        assert own_fingerprint(device=one) != own_fingerprint(device="cpu")
+    assert own_fingerprint(text="cuda:0 and more") != own_fingerprint(text="cuda:1 and more")
+
+
+@pytest.fixture
+def precision():
+    """The settings of float32 on CUDA, put back afterwards; libraries' defaults before."""
+    places = [(torch.backends.cudnn, name) for name in ("allow_tf32", "deterministic", "benchmark")]
+    places.append((torch.backends.cuda.matmul, "allow_tf32"))
+    before = [getattr(*place) for place in places]
+    for place, value in zip(places, (True, False, True, True), strict=True):
+        setattr(*place, value)
+    yield lambda: tuple(getattr(*place) for place in places)
+    for place, value in zip(places, before, strict=True):
+        setattr(*place, value)
+
+
+FULL = (False, True, False, False)
+
+
+def test_a_codec_that_allows_tf32_as_it_is_built_does_not_get_it(tmp_path, precision):
+    Store(tmp_path, "cuda:0", "r").adapter(registry.find(f"{OWN}:AllowsTf32"))
+    assert precision() == FULL
+
+
+def test_what_is_made_of_a_whole_dataset_has_full_precision_without_a_codec(tmp_path, precision):
+    """Else a probe would be trained with TF32 where its features are stored, and without where they had to be made."""
+    store, seen = Store(tmp_path, "cuda:0", "r"), []
+    store.know({"same": "0"})
+    store.whole(
+        Job("earmark.store.jobs:tokens", registry.find(f"{OWN}:Same")), lambda: seen.append(precision()) or Outcome("x")
+    )
+    assert seen == [FULL]
+
+
+def test_the_codec_before_is_gone_when_the_next_is_loaded(make):
+    """Also one that refers to itself: two large models may not fit on a GPU."""
+    store = make()
+    gone = weakref.ref(store.adapter(registry.find(f"{OWN}:Ring")))
+    gc.disable()
+    try:
+        store.adapter(registry.find(f"{OWN}:Same"))
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.fixture
+def lost(monkeypatch):
+    """A process whose CUDA context was ended by a bad kernel, as torch tells it; the ends of processes, noted."""
+    ends = []
+
+    def synchronize(*_):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+
+    def kill(pid, how):
+        ends.append((pid, how))
+        raise SystemExit  # this process has to go on
+
+    monkeypatch.setattr(os, "kill", kill)
+    return ends
+
+
+def test_after_a_lost_device_nothing_is_blamed_on_other_codecs(dataset, make, lost):
+    """Every later call of any codec fails with that error: none of it may be stored or scored."""
+    store = make()
+    for name in ("BreaksCuda", "Halver"):
+        with pytest.raises(shards.StoreError, match=r"cpu is lost since a CUDA error in breaks-cuda: .* with -n 1"):
+            sounds(store, registry.find(f"{OWN}:{name}"), dataset)
+    assert not [*store.root.rglob("*.safetensors")]
+    assert not lost
+
+
+def test_a_worker_that_lost_its_device_ends_for_another_to_take_its_place(dataset, tmp_path, lost):
+    """Its shard counts one death, so that a codec that ends every worker is given up."""
+    told = []
+    store = Store(tmp_path / "store", "cpu", "r", notify=lambda *note: told.append(note[2]), expendable=True)
+    with pytest.raises(SystemExit):
+        sounds(store, registry.find(f"{OWN}:BreaksCuda"), dataset)
+    assert lost == [(os.getpid(), signal.SIGKILL)]
+    assert told[-1] == "infrastructure fault: cpu is lost since a CUDA error in breaks-cuda"
+    [note] = store.root.rglob("*.attempts")
+    assert json.loads(note.read_text()) == {"run": "r", "deaths": 1}

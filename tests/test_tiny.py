@@ -55,6 +55,28 @@ def reconstruct(wav: torch.Tensor, name: str = "tiny-8") -> torch.Tensor:
     return calls.reconstruct(load(name), registry.find(name).info, wav, torch.tensor([wav.shape[-1]]), 0)[0]
 
 
+# -- chunk by chunk --
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_stream_gives_what_the_clip_gives_at_once(length):
+    wav, tiny = speech()[..., :length], load()
+    parts = [*calls.stream(tiny, tiny.info, wav, HOP, 0)]
+    assert torch.equal(torch.cat([part.codes for part in parts], 2), encode(wav))
+    heard = torch.cat([part.sound for part in parts], 2)
+    torch.testing.assert_close(heard, reconstruct(wav), rtol=0, atol=1e-5)  # float32, sums in another order
+
+
+def test_a_stream_waits_no_longer_than_it_must():
+    """55 ms and what is left to whole chunks: frame t is heard from 120 samples before it, when t + 2 has come."""
+    tiny = load()
+    parts = [*calls.stream(tiny, tiny.info, speech(0.5), HOP, 0)]
+    assert [part.codes.shape[2] for part in parts[:3]] == [0, 1, 1]
+    assert [part.sound.shape[2] for part in parts[:4]] == [0, 0, HOP - model.EDGE, HOP]
+    assert calls.stream_delay(parts) == 3 * HOP + model.EDGE
+    assert model.DELAY <= 3 * HOP + model.EDGE <= model.DELAY + HOP
+
+
 # -- what is in the repository --
 
 

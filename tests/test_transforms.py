@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from earmark.data import audio
 from earmark.data.audio import AudioError
 from earmark.data.cards import SAMPLER
 from earmark.data.manifest import Clip, read_manifest
@@ -51,6 +52,17 @@ def test_noise_has_its_snr_and_is_the_same_at_each(kind):
     for snr, noise in added.items():
         assert power_db(WAV / 8) - power_db(noise) == pytest.approx(snr, abs=0.02)
     assert np.corrcoef(added[20][0], added[0][0])[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize("kind", ["white", "babble", "music"])
+@pytest.mark.parametrize("rate", [24000, 44100, 48000])
+def test_noise_is_the_same_whatever_the_rate_of_the_codec(kind, rate):
+    """The same sound, and as loud: codecs of several rates are compared by what they make of it."""
+    wav = audio.resample(WAV / 8, RATE, rate)
+    low = Noise(kind, 20)(WAV / 8, RATE, CLIP) - WAV / 8
+    high = audio.resample(Noise(kind, 20)(wav, rate, CLIP) - wav, rate, RATE)[:, : WAV.shape[1]]
+    assert power_db(high) == pytest.approx(power_db(low), abs=0.2)
+    assert np.corrcoef(low[0, : high.shape[1]], high[0])[0, 1] > 0.9  # the start of a tune is off by half a sample
 
 
 def test_noise_differs_from_clip_to_clip_and_kind_to_kind():

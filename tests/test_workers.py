@@ -28,6 +28,14 @@ def test_n_auto_is_the_number_of_gpus(nodes, monkeypatch):
     assert plugin.pytest_xdist_auto_num_workers(nodes("gw0").config) is None  # xdist's own way
 
 
+def test_n_auto_follows_the_device_that_was_named(nodes):
+    """One GPU that is named is not for four workers, and the CPU is for as many as it has cores."""
+    config = nodes("gw0").config
+    for device, workers in (("cuda", 4), ("cuda:1", 1), ("cpu", None)):
+        config.option.device = device
+        assert plugin.pytest_xdist_auto_num_workers(config) == workers
+
+
 def test_every_worker_has_a_device_and_a_replacement_that_of_the_dead(nodes):
     workers = [nodes(f"gw{index}") for index in range(4)]
     assert [device_of(node) for node in workers] == ["0", "1", "2", "3"]

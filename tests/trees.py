@@ -101,7 +101,7 @@ def _sample(card: Card, options: dict[str, Any], i: int) -> tuple[Any, dict[str,
         return rows, {"events": json.dumps(events)}
     if "*" in options["columns"].values():
         captions = {f"caption_{n}": f"sound {i} of {n}" for n in range(1, 6)}
-        return captions, {"caption": f"sound {i} of 1", "captions": json.dumps([*captions.values()])}
+        return captions, {"caption": "|".join(captions.values())}
     cells = {theirs: (ours, labelled(card, options, theirs, ours, i)) for ours, theirs in options["columns"].items()}
     return (
         {theirs: code for theirs, (_, (code, _)) in cells.items()},
@@ -152,6 +152,9 @@ def _line(card: Card, options: dict[str, Any], side: str, i: int) -> tuple[dict[
             columns[ours] = line[theirs]
         else:
             line[theirs], columns[ours] = labelled(card, options, theirs, ours, i)
+    for ours, theirs in (options.get("texts") or {}).items():
+        line |= {name: f"{name} of {i}" for name in theirs}
+        columns[ours] = "|".join(line[name] for name in theirs)
     for ours, theirs in (options.get("tags") or {}).items():
         on = {theirs[i % len(theirs)], theirs[(i + 7) % len(theirs)]}
         line |= {name: "1" if name in on else "0" for name in theirs}

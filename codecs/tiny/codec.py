@@ -6,14 +6,17 @@ filled with zeros to whole frames, so that T = ceil(L / 320) and the reconstruct
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from earmark.codecs.contract import Info
 from earmark.codecs.pretrained import ClipByClip, Measures
 from earmark.codecs.tiny.model import BOOKS, DELAY, ENTRIES, HOP, SAMPLE_RATE, Network
+from earmark.codecs.tiny.stream import Decoding, Encoding
 
 WEIGHTS = Path(__file__).parent / "tiny.safetensors"
 
@@ -48,3 +51,13 @@ class Tiny(ClipByClip):
 
     def synthesise(self, latents: Tensor) -> Tensor:
         return self.model.decoder(latents.transpose(1, 2))[:, None]
+
+    def stream(self, chunks: Iterator[Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Codes come a chunk of 320 samples after their frame, sound up to three after it began."""
+        del seed
+        encoding, decoding = Encoding(self.model.encoder), Decoding(self.model.decoder)
+        for chunk in chunks:
+            codes = self.quantise(encoding(self.whole_frames(chunk.to(self.device))[:, 0]))
+            yield codes, decoding(self.dequantise(codes))
+        codes = self.quantise(encoding.end())
+        yield codes, torch.cat([decoding(self.dequantise(codes)), decoding.end()], 2)

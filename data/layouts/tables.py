@@ -9,7 +9,7 @@ from pathlib import Path
 
 from earmark.data.layouts.rows import Files, LayoutError, Row, find, mapped, renamed, sides
 from earmark.data.layouts.rows import table as text_table
-from earmark.data.manifest import as_text
+from earmark.data.manifest import SEVERAL, as_text
 
 
 def read(
@@ -27,6 +27,7 @@ def read(
     folders: Mapping[str, str] | None = None,
     optional: Sequence[str] = (),
     commas: Sequence[str] = (),
+    texts: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Row]:
     """Each line of each table is a clip.
 
@@ -34,7 +35,8 @@ def read(
     `clips/{path}`; relative to the root, and it may hold wildcards. columns: our name -> theirs. values: column -> code
     -> word. tags: our name -> their columns of 0 and 1, joined by semicolons. side: our column for the table's name.
     match: the named groups that are found in the audio's path are columns too. folders: `{folder}` of each side.
-    optional: columns that not every table has. commas: columns whose labels are parted by commas.
+    optional: columns that not every table has. commas: columns whose labels are parted by commas. texts: our name ->
+    their columns of text, with `|` between them.
     missing: `skip` where the publishers say that some files of the table are not in the dataset.
     """
     files = Files(root)
@@ -51,6 +53,7 @@ def read(
                 found = _columns(line, columns or {}, optional, file)
                 found |= {ours: found[ours].replace(",", ";") for ours in commas}
                 found |= {ours: _joined(line, theirs, file) for ours, theirs in (tags or {}).items()}
+                found |= {ours: _texts(line, theirs, file) for ours, theirs in (texts or {}).items()}
                 in_path = re.search(match, audio) if match else None
                 found |= in_path.groupdict() if in_path else {}
                 yield Row(audio, ({side: name} if name else {}) | mapped(found, values or {}, file))
@@ -65,6 +68,11 @@ def _columns(
 def _joined(line: Mapping[str, str], names: Sequence[str], file: Path) -> str:
     """The names of the columns that hold a 1."""
     return ";".join(name for name, flag in renamed(line, {name: name for name in names}, file).items() if flag == "1")
+
+
+def _texts(line: Mapping[str, str], names: Sequence[str], file: Path) -> str:
+    """The texts of several columns, without those that are empty."""
+    return SEVERAL.join(text for text in renamed(line, {name: name for name in names}, file).values() if text)
 
 
 def _lines(file: Path, separator: str, header: Sequence[str] | None) -> Iterable[dict[str, str]]:

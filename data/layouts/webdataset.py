@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.data.layouts.rows import LayoutError, Row, find, mapped, relative, renamed, sides
-from earmark.data.manifest import as_text
+from earmark.data.manifest import SEVERAL, as_text
 
 AUDIO = ("flac", "wav", "mp3", "ogg", "opus", "m4a")
 
@@ -29,8 +29,8 @@ def read(
 ) -> Iterator[Row]:
     """Each sample of each archive.
 
-    tars: a pattern, or side -> pattern. columns: our name -> the key in the sample's JSON; `*` are all its values as a
-    list, `*0` the first of them. events: `label`, `onset`, `offset` -> the keys in a JSON that is a list of events.
+    tars: a pattern, or side -> pattern. columns: our name -> the key in the sample's JSON; `*` are all its values,
+    with `|` between them. events: `label`, `onset`, `offset` -> the keys in a JSON that is a list of events.
     match: the named groups that are found in a member's name are columns too.
     """
     for name, pattern in sides(tars):
@@ -86,7 +86,7 @@ def _labels(found: Any, columns: Mapping[str, str], events: Mapping[str, str] | 
         raise LayoutError(f"{tar}: expected a JSON object a sample")
     text = {name: as_text(value) for name, value in found.items()}
     if found:
-        text |= {"*": as_text([*found.values()]), "*0": as_text(next(iter(found.values())))}
+        text["*"] = SEVERAL.join(text.values())
     return renamed(text, columns, tar)
 
 
