@@ -23,7 +23,7 @@ bench: .venv/.installed  ## benchmark the embedded codecs on the embedded data; 
 	$(BIN)/earmark report --reports $(REPORTS) || { [ $$status -ne 0 ] || status=1; }; exit $$status
 
 test: .venv/.installed  ## run the project's own tests: offline, on the CPU
-	$(BIN)/pytest tests -n $(N) -W error --durations 10
+	$(BIN)/pytest tests -n $(N) --dist worksteal -W error --durations 10
 
 lint: .venv/.installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -143,9 +143,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if not (config.option.collectonly or config.option.continue_run):
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
-        if workers := len(
-            getattr(config.option, "tx", None) or ()
-        ):  # numpy's threads are counted when a worker imports it, so now
+        workers = len(getattr(config.option, "tx", None) or ())
+        if workers:  # numpy's threads are counted when a worker imports it, so now
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     if not config.option.collectonly:
         _start_progress(config, run)

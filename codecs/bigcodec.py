@@ -30,7 +30,7 @@ class BigCodec(FromCheckout):
     RATE = 16000  # which the network itself does not say
 
     @staticmethod
-    def load(checkout: Checkout, info: Info, repo: str, revision: str | None) -> torch.nn.ModuleDict:
+    def load_from(checkout: Checkout, info: Info, repo: str, revision: str | None) -> torch.nn.ModuleDict:
         (weights,) = cached_files(info, repo, revision, BigCodec.FILES)
         model = build(checkout)
         tensors = torch.load(weights, map_location="cpu", weights_only=True)

@@ -37,7 +37,7 @@ class FocalCodec(FromCheckout):
     FILES = ("config.json", "model.safetensors")
 
     @staticmethod
-    def load(checkout: Checkout, info: Info, repo: str, revision: str | None) -> Any:
+    def load_from(checkout: Checkout, info: Info, repo: str, revision: str | None) -> Any:
         from safetensors.torch import load_file
 
         config, weights = cached_files(info, repo, revision, FocalCodec.FILES)

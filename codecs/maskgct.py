@@ -35,7 +35,7 @@ class MaskGct(FromCheckout):
     RATE = 24000  # which the network itself does not say
 
     @staticmethod
-    def load(checkout: Checkout, info: Info, repo: str, revision: str | None) -> torch.nn.ModuleDict:
+    def load_from(checkout: Checkout, info: Info, repo: str, revision: str | None) -> torch.nn.ModuleDict:
         from safetensors.torch import load_file
 
         weights = cached_files(info, repo, revision, MaskGct.FILES)

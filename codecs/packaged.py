@@ -83,31 +83,22 @@ def stand_in(name: str) -> None:
 
 
 class FromCheckout(ClipByClip):
-    """A codec whose network is in a checkout: subclasses say `load` beside the five verbs.
+    """A codec whose network is in a checkout: subclasses say `load_from` beside the five verbs.
 
     repo, revision  the checkpoint, read from the cache only.
     checkout        the code.
     model           a model already built, in place of all these.
     """
 
-    def __init__(
-        self,
-        info: Info,
-        device: str,
-        *,
-        repo: str = "",
-        revision: str | None = None,
-        checkout: Checkout | None = None,
-        model: Any = None,
-        **options: Any,
-    ) -> None:
-        if model is None:
-            if checkout is None:
-                raise ValueError(f"{info.name}: needs a checkout, or a model")
-            model = self.load(checkout, info, repo, revision, **options)
-        super().__init__(info, device, model=model)
+    @classmethod
+    def load(
+        cls, info: Info, repo: str, revision: str | None, *, checkout: Checkout | None = None, **options: Any
+    ) -> Any:
+        if checkout is None:
+            raise ValueError(f"{info.name}: needs a checkout, or a model")
+        return cls.load_from(checkout, info, repo, revision, **options)
 
     @staticmethod
     @abc.abstractmethod
-    def load(checkout: Checkout, info: Info, repo: str, revision: str | None) -> Any:
+    def load_from(checkout: Checkout, info: Info, repo: str, revision: str | None) -> Any:
         """The network with its weights."""

@@ -64,6 +64,7 @@ class ClipTokenizer(abc.ABC):
 
     repo, revision  the checkpoint, read from the cache only.
     model           a model already built, in its place.
+    source          what else `load` takes.
 
     A batch goes through the network clip by clip, each on its true samples: no model here takes a padding mask that
     works (DAC and X-Codec take none, Mimi ignores its own, EnCodec's zeros what it should cut), so padding would reach
@@ -74,14 +75,19 @@ class ClipTokenizer(abc.ABC):
     model_class: str
 
     def __init__(
-        self, info: Info, device: str, *, repo: str = "", revision: str | None = None, model: Any = None
+        self, info: Info, device: str, *, repo: str = "", revision: str | None = None, model: Any = None, **source: Any
     ) -> None:
         if model is None:
-            model = load_model(self.model_class, info, repo, revision)
+            model = self.load(info, repo, revision, **source)
         self.info, self.device = info, device
         self.model = model.to(device).eval().requires_grad_(False)
         self.hop = self.measures().hop
         _agree(info, self.measures())
+
+    @classmethod
+    def load(cls, info: Info, repo: str, revision: str | None) -> Any:
+        """The network with its weights: one of `transformers`, where a subclass says nothing else."""
+        return load_model(cls.model_class, info, repo, revision)
 
     @abc.abstractmethod
     def measures(self) -> Measures:

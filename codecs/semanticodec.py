@@ -51,7 +51,7 @@ class SemantiCodec(FromCheckout):
     """
 
     @staticmethod
-    def load(  # type: ignore[override]
+    def load_from(  # type: ignore[override]
         checkout: Checkout, info: Info, repo: str, revision: str | None, *, files: list[str]
     ) -> Any:
         encoder, decoder, clusters = cached_files(info, repo, revision, tuple(files))

@@ -49,19 +49,17 @@ class StableCodec(ClipByClip):
 
     FILES = ("model_config.json", "model.ckpt")
 
-    def __init__(
-        self,
-        info: Info,
-        device: str,
-        *,
-        repo: str = "",
-        revision: str | None = None,
-        model: Any = None,
-        levels: int,
-        scales: list[float],
-    ) -> None:
+    def __init__(self, info: Info, device: str, *, levels: int, scales: list[float], **options: Any) -> None:
         self.levels, self.scales = levels, scales
-        super().__init__(info, device, model=load(info, repo, revision) if model is None else model)
+        super().__init__(info, device, **options)
+
+    @classmethod
+    def load(cls, info: Info, repo: str, revision: str | None) -> Any:
+        """The network from the hub cache; its checkpoint is read as tensors alone."""
+        config, weights = cached_files(info, repo, revision, cls.FILES)
+        model = build(json.loads(config.read_text(encoding="utf-8")))
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+        return model
 
     def measures(self) -> Measures:
         model = self.model
@@ -107,14 +105,6 @@ class StableCodec(ClipByClip):
     def _step(self, scale: float, like: Tensor) -> Tensor:
         """From one level to the next, in float32 as upstream has it."""
         return torch.tensor(2 * scale, device=like.device) / (self.levels - 1)
-
-
-def load(info: Info, repo: str, revision: str | None) -> Any:
-    """The network from the hub cache; its checkpoint is read as tensors alone."""
-    config, weights = cached_files(info, repo, revision, StableCodec.FILES)
-    model = build(json.loads(config.read_text(encoding="utf-8")))
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
-    return model
 
 
 def build(config: dict[str, Any]) -> Any:

@@ -35,7 +35,7 @@ class WavTokenizer(FromCheckout):
         self.bandwidth = torch.tensor([0], device=device)  # of four that were all trained alike
 
     @staticmethod
-    def load(  # type: ignore[override]
+    def load_from(  # type: ignore[override]
         checkout: Checkout, info: Info, repo: str, revision: str | None, *, config: str, file: str
     ) -> Any:
         (weights,) = cached_files(info, repo, revision, (file,))

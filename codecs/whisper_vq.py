@@ -41,12 +41,10 @@ class _WhisperTokens(ClipTokenizer):
 
     prefix: str
 
-    def __init__(
-        self, info: Info, device: str, *, repo: str = "", revision: str | None = None, model: Any = None
-    ) -> None:
+    def __init__(self, info: Info, device: str, **options: Any) -> None:
         from transformers import WhisperFeatureExtractor
 
-        super().__init__(info, device, model=self.load(info, repo, revision) if model is None else model)
+        super().__init__(info, device, **options)
         self.extractor = WhisperFeatureExtractor(feature_size=self.model.conv1.in_channels)
 
     @classmethod

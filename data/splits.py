@@ -13,7 +13,6 @@ from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.data.schema import HeldOut, Task
 
-SPLITS = ("train", "valid", "test")
 OUR_FOLDS = 5
 
 

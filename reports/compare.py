@@ -9,6 +9,7 @@ always oriented: positive is worse.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -235,10 +236,16 @@ def _by_student(values: np.ndarray, index: np.ndarray, groups: int, margin: floa
 
 
 def _bootstrap_means(values: np.ndarray, index: np.ndarray, groups: int) -> np.ndarray:
-    """Means over RESAMPLES draws of whole groups, as the interval of a score draws them (intervals.py)."""
+    """Means over RESAMPLES draws of whole groups with replacement, as an interval of a score is made (intervals.py)."""
     sums, sizes = np.bincount(index, weights=values), np.bincount(index)
-    drawn = np.random.default_rng(0).integers(groups, size=(RESAMPLES, groups))
-    return sums[drawn].sum(1) / sizes[drawn].sum(1)
+    times = _times_drawn(groups)
+    return (times @ sums) / (times @ sizes)
+
+
+@functools.lru_cache(maxsize=1)
+def _times_drawn(groups: int) -> np.ndarray:
+    """How often each group is in each draw, float64 [RESAMPLES, groups]: alike for every score of so many groups."""
+    return np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(np.float64)
 
 
 def _of_intervals(plain: Comparison, sign: float) -> Comparison:

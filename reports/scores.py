@@ -147,11 +147,11 @@ def write_clips(path: Path, rows: list[dict[str, Any]]) -> None:
     rows: dicts with codec, suite, dataset, metric, backend, protocol, preset, seed, dataset_fingerprint, clip, group,
     value (None where infinite or failed), at_bound, error (None where scored).
     """
+    if not rows:
+        return
     import pyarrow
     import pyarrow.parquet
 
-    if not rows:
-        return
     schema = pyarrow.schema(
         [(name, pyarrow.string()) for name in _CLIP_KEY if name != "seed"]
         + [("seed", pyarrow.int64()), ("group", pyarrow.string()), ("value", pyarrow.float64())]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
+from earmark.tests.helpers import ROOT, run_pytest, three_voices
 
 SHARED = ROOT.parent / "shared"
 
@@ -19,6 +19,8 @@ settings.register_profile("earmark", deadline=None)  # how long an example takes
 settings.load_profile("earmark")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach a model hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores: two threads of one wait for each other
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
 for variable, folder in {"EARMARK_DATA": SHARED / "data", "EARMARK_WEIGHTS": SHARED / "weights"}.items():
     if folder.is_dir():
         os.environ.setdefault(variable, str(folder))
@@ -36,26 +38,13 @@ def real() -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Three clips of speech-like sound by three speakers, as a dataset called `small`."""
-    wavs = {f"{pitch}.flac": voice(2.0, 16000, pitch) for pitch in (100, 140, 190)}
-    folder = write_dataset(tmp_path / "data", wavs, dataset="small", domain="speech")
-    write_manifest(folder, [row | {"speaker": row["path"], "seconds": "2.0"} for row in read_rows(folder)])
-    return folder
+    return three_voices(tmp_path / "data")
 
 
 @pytest.fixture
-def earmark_pytest(tmp_path: Path):
+def earmark_pytest(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run pytest as a user would, in a process of its own: `run(*args, data=folder)` gives the completed process."""
-
-    def run(*args: str, data: Path | None = None, cwd: Path = ROOT, timeout: int = 240) -> subprocess.CompletedProcess:
-        env = os.environ | {"EARMARK_HOME": str(tmp_path / "home"), "PYTHONWARNINGS": "default"}
-        env.pop("EARMARK_DATA", None)
-        env.pop("PYTEST_XDIST_WORKER", None)
-        if data:
-            env["EARMARK_DATA"] = str(data)
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", str(tmp_path / "out"), *args]
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
-
-    return run
+    return functools.partial(run_pytest, tmp_path)
 
 
 @pytest.fixture

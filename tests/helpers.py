@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +46,24 @@ def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def three_voices(folder: Path) -> Path:
+    """Three clips of speech-like sound by three speakers, as a dataset called `small`."""
+    wavs = {f"{pitch}.flac": voice(2.0, 16000, pitch) for pitch in (100, 140, 190)}
+    write_dataset(folder, wavs, dataset="small", domain="speech")
+    write_manifest(folder, [row | {"speaker": row["path"], "seconds": "2.0"} for row in read_rows(folder)])
+    return folder
+
+
+def run_pytest(
+    folder: Path, *args: str, data: Path | None = None, cwd: Path = ROOT, timeout: int = 240
+) -> subprocess.CompletedProcess:
+    """Pytest as a user would run it, in a process of its own, with its home and its reports (`out`) in a folder."""
+    env = os.environ | {"EARMARK_HOME": str(folder / "home"), "PYTHONWARNINGS": "default"}
+    env.pop("EARMARK_DATA", None)
+    env.pop("PYTEST_XDIST_WORKER", None)
+    if data:
+        env["EARMARK_DATA"] = str(data)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", str(folder / "out"), *args]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)

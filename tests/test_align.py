@@ -8,14 +8,10 @@ from earmark.metrics import METRICS, MetricError, compute
 from earmark.metrics.align import MAX_DELAY_MS, aligned, lag_samples
 from earmark.tests.helpers import voice
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 16_000
 ALIGNED = [name for name, metric in METRICS.items() if metric.aligned]
 RAW = [name.removesuffix("_aligned") for name in ALIGNED]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def late(wav: np.ndarray, samples: int) -> np.ndarray:

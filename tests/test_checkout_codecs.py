@@ -11,6 +11,7 @@ import pytest
 from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.registry import catalogue
 from earmark.tests import standin_checkouts
+from earmark.tests.batch_invariance import assert_a_batch_is_its_clips
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("einops")
@@ -97,19 +98,9 @@ def test_codes_vary_and_cost_what_is_declared(made):
 
 
 def test_a_batch_is_its_clips_whatever_lies_beyond_them(made):
-    hop = made[0].hop
-    lengths = [5 * hop + 7, 9 * hop, 100]
-    batch = noise(10 * hop, batch=3)
-    for row, length in zip(batch, lengths, strict=True):
-        row[:, length:] = 1e3
-    adapter, together = encode(made, batch, lengths)
-    sound = adapter.decode(together, 0)
-    for i, length in enumerate(lengths):
-        _, alone = encode(made, batch[i : i + 1, :, :length])
-        heard = adapter.decode(alone, 0)[0]
-        assert torch.equal(together.codes[i, :, : int(alone.frames[0])], alone.codes[0])
-        assert torch.equal(sound[i, :, : heard.shape[-1]], heard)
-        assert not sound[i, :, heard.shape[-1] :].any()
+    case, _, model = made
+    adapter = case.adapter(case.info(None), "cpu", model=model)
+    assert_a_batch_is_its_clips(adapter, noise(10 * case.hop, batch=3), [5 * case.hop + 7, 9 * case.hop, 100])
 
 
 def test_latents_are_those_that_are_quantised_and_decoded(made):

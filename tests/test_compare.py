@@ -98,7 +98,7 @@ def test_the_interval_covers_the_true_difference():
     assert 0.9 <= held / 200 <= 0.99
 
 
-@pytest.mark.parametrize("clips", [6, 8, 24])
+@pytest.mark.parametrize("clips", [6, 24])
 def test_no_change_is_seldom_called_one(clips):
     """Of 100 runs of 100 metrics that vary by chance alone, about 5 say that anything is worse: of few speakers too."""
     draw, wrong = np.random.default_rng(1), 0
@@ -242,56 +242,51 @@ class Mine:
 """
 
 
-@pytest.fixture
-def author(tmp_path):
-    """A codec author's folder: a codec of eight speakers' data, and pytest as the author calls it."""
+@pytest.fixture(scope="module")
+def author(tmp_path_factory):
+    """A codec author's folder: a codec, data of eight speakers, and pytest as the author calls it; v1 is measured."""
+    folder = tmp_path_factory.mktemp("author")
     wavs = {f"{pitch}.flac": voice(1.0, 16000, pitch) for pitch in range(100, 180, 10)}
-    data = write_dataset(tmp_path / "data", wavs, dataset="mine_data", domain="speech")
+    data = write_dataset(folder / "data", wavs, dataset="mine_data", domain="speech")
     write_manifest(data, [row | {"speaker": row["path"], "seconds": "1.0"} for row in read_rows(data)])
 
     def run(level, out, *args):
-        (tmp_path / "my_codec.py").write_text(CODEC.replace("{level}", str(level)))
-        env = os.environ | {"EARMARK_HOME": str(tmp_path / "home"), "EARMARK_DATA": str(data)}
-        env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env.get("PYTHONPATH", "")])
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            str(ROOT / "suites" / "test_reconstruction.py"),
-            "-k",
-            "test_snr",
-            "-n0",
-        ]
-        options = ["--codec", "my_codec:Mine", "--reports", str(tmp_path / out), "-p", "no:cacheprovider", *args]
-        return subprocess.run([*command, *options], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+        (folder / "my_codec.py").write_text(CODEC.replace("{level}", str(level)))
+        env = os.environ | {"EARMARK_HOME": str(folder / "home"), "EARMARK_DATA": str(data)}
+        env["PYTHONPATH"] = os.pathsep.join([str(folder), env.get("PYTHONPATH", "")])
+        command = [sys.executable, "-m", "pytest", str(ROOT / "suites" / "test_reconstruction.py"), "-n0"]
+        options = ["--codec", "my_codec:Mine", "--reports", str(folder / out), "-p", "no:cacheprovider", *args]
+        command += ["-k", "test_snr", *options]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
 
+    run.folder = folder
+    run.v1 = ["--baseline", str(folder / "v1")]
+    assert run(0.01, "v1").returncode == 0
     return run
 
 
-def test_a_release_that_got_worse_fails_with_the_reason(author, tmp_path):
-    assert author(0.01, "v1").returncode == 0
-    same = author(0.01, "again", "--baseline", str(tmp_path / "v1"))
+def test_a_release_that_got_worse_fails_with_the_reason(author):
+    same = author(0.01, "again", *author.v1)
     assert (same.returncode, "as before" in same.stdout) == (0, True), same.stdout
-    worse = author(0.02, "v2", "--baseline", str(tmp_path / "v1"), "--junitxml", str(tmp_path / "junit.xml"))
+    worse = author(0.02, "v2", *author.v1, "--junitxml", str(author.folder / "junit.xml"))
     assert worse.returncode == 1, worse.stdout
     assert "regression: snr of mine on mine_data (higher is better)" in worse.stdout
     assert "worse by 6.02" in worse.stdout  # twice the noise
     assert ".flac: " in worse.stdout  # the clips that lost most
-    assert "test_no_worse_than_the_baseline[mine-mine_data-snr]" in (tmp_path / "junit.xml").read_text()
-    assert "**worse**" in (tmp_path / "v2" / "baseline.md").read_text()
-    results = [path.read_text() for path in (tmp_path / "v2" / "allure-results").glob("*-result.json")]
+    assert "test_no_worse_than_the_baseline[mine-mine_data-snr]" in (author.folder / "junit.xml").read_text()
+    assert "**worse**" in (author.folder / "v2" / "baseline.md").read_text()
+    results = [path.read_text() for path in (author.folder / "v2" / "allure-results").glob("*-result.json")]
     assert any("regression: snr of mine" in text for text in results)
 
 
-def test_a_gate_that_compared_nothing_is_not_passed(author, tmp_path):
-    assert author(0.01, "v1").returncode == 0
-    done = author(0.01, "v2", "--baseline", str(tmp_path / "v1"), "--limit", "6")
+def test_a_gate_that_compared_nothing_is_not_passed(author):
+    done = author(0.01, "fewer", *author.v1, "--limit", "6")
     assert done.returncode == 1
     assert "nothing was compared with the baseline" in done.stdout
     assert "the data differ" in done.stdout
 
 
-def test_a_baseline_that_is_none_is_one_clear_error(author, tmp_path):
-    done = author(0.01, "v1", "--baseline", str(tmp_path / "nowhere"))
+def test_a_baseline_that_is_none_is_one_clear_error(author):
+    done = author(0.01, "none", "--baseline", str(author.folder / "nowhere"))
     assert done.returncode == 4
     assert "nowhere has no scores.jsonl; name the folder that --reports of the earlier run named" in done.stderr

@@ -26,13 +26,9 @@ from earmark.metrics.content import character_errors, normalise, word_errors
 from earmark.metrics.registry import Checkpoint
 from earmark.tests.helpers import voice
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 16_000
 REVISION = "a" * 40
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 # --- the normaliser ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from earmark.contract import CHECKS, Subject, check, examine, judge, lengths, pr
 from earmark.contract.verdict import subject_of
 from earmark.suites.test_contract import answer
 from earmark.tests import planted_bugs
-from earmark.tests import test_transformers_codecs as thin
+from earmark.tests import thin_transformers as thin
 from earmark.tests.helpers import ROOT
 from earmark.tests.planted_bugs import BUGS
 

@@ -13,7 +13,7 @@ from earmark.tests.helpers import ROOT
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 DEMO = ROOT / "docs" / "demo"
-QUICK = "--limit 8 -n 0 -p no:cacheprovider -k 'test_snr and not aligned'"
+QUICK = "--limit 6 -n 0 -p no:cacheprovider -k 'test_snr and not aligned'"
 
 
 @pytest.fixture

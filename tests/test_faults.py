@@ -32,17 +32,8 @@ class Bench:
         env = os.environ | {"EARMARK_HOME": str(self.folder / "home"), "EARMARK_DATA": str(self.data)}
         env |= {"EARMARK_TEST_LOG": str(self.log), "PYTHONPATH": str(ROOT.parent)}
         env.pop("PYTEST_XDIST_WORKER", None)
-        select = [
-            "suites/test_reconstruction.py",
-            "--preset",
-            "paper",
-            "-p",
-            FAULTY,
-            "--codec",
-            f"{FAULTY}:{codec}",
-            "-k",
-            "test_mse or test_mel_loss",
-        ]
+        select = ["suites/test_reconstruction.py", "--preset", "paper", "-p", FAULTY]
+        select += ["--codec", f"{FAULTY}:{codec}", "-k", "test_mse or test_mel_loss"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", str(self.folder / out)]
         with (self.folder / f"{out}.txt").open("w") as output:
             return subprocess.Popen(
@@ -124,7 +115,7 @@ def test_a_worker_killed_in_mid_shard_costs_one_test_and_no_score(bench, undistu
     assert "1 failed, 1 passed" in bench.said()
     [crash] = crashes(bench)
     assert crash["statusDetails"]["message"].startswith("infrastructure fault: worker gw")
-    assert bench.run("-n", "2", out="again") == 0, bench.said("again")
+    assert bench.run(out="again") == 0, bench.said("again")
     assert bench.scores("again") == undisturbed
     assert sum(times_encoded(bench).values()) <= CLIPS + SHARD_CLIPS
     the_same_test = [json.loads(p.read_text()) for p in (bench.folder / "again/allure-results").glob("*-result.json")]
@@ -151,7 +142,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(bench, undisturbed):
     running.wait()
     time.sleep(0.2)
     before = len(bench.encodes())
-    assert bench.run("-n", "2", out="again") == 0, bench.said("again")
+    assert bench.run(out="again") == 0, bench.said("again")
     assert bench.scores("again") == undisturbed
     assert len(bench.encodes()) - before <= CLIPS - SHARD_CLIPS  # two workers had begun a shard each
 

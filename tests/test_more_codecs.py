@@ -5,8 +5,6 @@ The models keep the real sample rates, strides and kinds of quantiser. What is n
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -21,21 +19,9 @@ pytest.importorskip("torchaudio")
 from earmark.codecs.continuous import PocketTts, VibeVoice, seeded  # noqa: E402
 from earmark.codecs.higgs import HiggsAudio  # noqa: E402
 from earmark.codecs.xcodec2 import NeuCodec, Xcodec2  # noqa: E402
+from earmark.tests.thin_transformers import Thin, changing, thin_hubert  # noqa: E402
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-
-
-@dataclass(frozen=True)
-class Thin:
-    """A family's class, the config of its thin model, and the Info that fits it."""
-
-    adapter: type
-    config: Any
-    info: dict[str, Any]
-
-    @property
-    def hop(self) -> int:
-        return round(self.info["sample_rate"] / self.info["frame_rate"])
 
 
 def thin_fsq(cls):
@@ -53,16 +39,12 @@ def thin_fsq(cls):
 
 def thin_higgs():
     ratios = [8, 5, 4, 2, 3]
-    hubert = transformers.HubertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
-    )  # fmt: skip
     dac = transformers.DacConfig(
         encoder_hidden_size=4, decoder_hidden_size=64, hidden_size=16, codebook_size=64, downsampling_ratios=ratios,
         upsampling_ratios=ratios,
     )  # fmt: skip
     return transformers.HiggsAudioV2TokenizerConfig(
-        acoustic_model_config=dac, semantic_model_config=hubert, codebook_size=64, codebook_dim=8,
+        acoustic_model_config=dac, semantic_model_config=thin_hubert(), codebook_size=64, codebook_dim=8,
         target_bandwidths=(0.15, 0.3, 0.6),
     )  # fmt: skip
 
@@ -146,12 +128,8 @@ def build(name, model=None, **info):
 
 
 def noise(name, length, batch=1, seed=0):
-    """wav [B, 1, L] of noise whose level and colour change every 50 ms, as sound's do."""
-    generator = torch.Generator().manual_seed(seed)
-    wav = torch.randn(batch, 1, length, generator=generator)
-    smooth = torch.nn.functional.avg_pool1d(wav, 9, 1, padding=4)
-    gain = torch.rand(2, -(-length // 1200), generator=generator).repeat_interleave(1200, dim=1)[:, :length]
-    return 0.3 * (gain[0] * wav + 2 * gain[1] * smooth)
+    del name  # all have one channel
+    return changing(length, batch=batch, seed=seed)
 
 
 def encode(name, wav, lengths=None, **info):

@@ -14,6 +14,7 @@ from earmark.probes.protocol import Recipe
 from earmark.probes.recognition import CtcLearner, Speech, always, error_rate, recognise, scale
 from earmark.probes.sequences import NO_CODE, padded
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = ["boat", "bay", "fog", "cat", "sun", "hill", "rain", "lake"]
 CTC = Recipe(
     learner="bilstm_ctc",
@@ -26,11 +27,6 @@ CTC = Recipe(
     options={"width": 32, "embedding": 16, "layers": 1},
 )
 TRAINED = Fold(np.arange(16), np.arange(16, 20), np.arange(20, 28))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def sentences(count=28, seed=0):

@@ -13,16 +13,12 @@ from earmark.probes.towers import Captioned, FrozenText, TwoTowers, Words, retri
 from earmark.scoring.found import Found
 from earmark.scoring.readings import compared
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SOUNDS = ["dog", "bell", "rain", "wind", "siren", "bird", "engine", "clock"]
 SPLIT = Fold(np.arange(40), np.arange(40, 48), np.arange(48, 60))
 TOWERS = Recipe(
     learner="towers", optimiser="adamw", rates=(0.001,), epochs=40, batch=16, select="loss", options={"hidden": 64}
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 # -- ranks ------------------------------------------------------------------------------------------------------------

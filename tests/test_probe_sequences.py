@@ -17,17 +17,13 @@ from earmark.probes.protocol import Recipe
 from earmark.probes.sequences import NO_CODE, at_least, held, inside, masked_mean, padded
 from earmark.probes.vocabulary import Characters, Subwords
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTHS = torch.tensor([31, 44, 7])
 BODIES = {
     "bilstm": lambda: BiLstm(16, 12, layers=2),
     "conformer": lambda: Conformer(16, layers=2, heads=2, ffn=32, kernel=15),
     "wide_conformer": lambda: WideConformer(16, layers=2, heads=2, kernel=15),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 # -- rates ------------------------------------------------------------------------------------------------------------

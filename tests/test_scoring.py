@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from earmark.codecs import registry
 from earmark.codecs.contract import Info
@@ -29,8 +28,7 @@ def dataset(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def store(tmp_path):
-    torch.set_num_threads(1)
+def store(tmp_path, one_thread):
     return Store(tmp_path / "store", "cpu", "run")
 
 

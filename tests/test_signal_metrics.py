@@ -3,6 +3,7 @@
 What needs recordings takes 50 of them from the folder that EARMARK_DATA names, and skips without it.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -16,20 +17,15 @@ from scipy.signal import lfilter
 from earmark.data import audio
 from earmark.metrics import METRICS, MetricError, compute
 from earmark.metrics.loudness import integrated_lufs
-from earmark.metrics.voice import _mel_cepstrum, _to_mel_cepstrum, f0_hz
+from earmark.metrics.voice import _mel_cepstrum, _to_mel_cepstrum, _world, f0_hz
 from earmark.tests.helpers import voice
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 16_000
 SPECTRAL = ["log_spectral_distance", "spectral_convergence", "stft_distance"]
 VOICE = ["mcd", "f0_rmse", "voicing_error"]
 EVERY = [*SPECTRAL, *VOICE, "loudness_difference"]
 CLIP_S = 3.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads of one test wait for each other on a busy machine: 40 times slower."""
-    torch.set_num_threads(1)
 
 
 def speech_like(seconds: float = 2.0, pitch_hz: float = 120.0) -> np.ndarray:
@@ -351,20 +347,23 @@ def test_mel_cepstrum_is_that_of_sptk():
     np.testing.assert_allclose(found[[*range(7), 23]], golden, atol=1e-11)
 
 
-def _envelope_distance_db(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """MCD the slow way: mel cepstra as integrals of the log envelope over the warped frequency axis."""
-    import pyworld
-
+@functools.cache
+def _warped_integral() -> np.ndarray:
+    """[513, 24]: from the cosines of the linear frequency axis to c_1 to c_24, integrals over the warped one."""
     warped = np.pi * (np.arange(2048) + 0.5) / 2048
     linear = warped - 2 * np.arctan(0.42 * np.sin(warped) / (1 + 0.42 * np.cos(warped)))
-    integral = np.cos(np.arange(513)[:, None] * linear) @ np.cos(np.arange(1, 25) * warped[:, None]) * 2 / 2048
-    cepstra = []
+    return np.cos(np.arange(513)[:, None] * linear) @ np.cos(np.arange(1, 25) * warped[:, None]) * 2 / 2048
+
+
+def _envelope_distance_db(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """MCD the slow way: mel cepstra as integrals of the log envelope over the warped frequency axis."""
+    pyworld, cepstra = _world(), []
     for wav in (reference, estimate):
         f0, times = pyworld.dio(wav, RATE)
         power = pyworld.cheaptrick(wav, pyworld.stonemask(wav, f0, times, RATE), times, RATE)
         log = np.fft.irfft(np.log(np.maximum(power, 1e-10 * power.max())))[:, :513]
         log[:, 1:-1] *= 2
-        cepstra.append(0.5 * log @ integral)  # 0.5 log: ln |H| as a sum of cosines of the linear axis
+        cepstra.append(0.5 * log @ _warped_integral())  # 0.5 log: ln |H| as a sum of cosines of the linear axis
     squares = np.square(cepstra[0] - cepstra[1]).sum(1)
     return float(np.mean(10 / np.log(10) * np.sqrt(2 * squares)))
 

@@ -10,6 +10,7 @@ from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Encoded, Info
 from earmark.codecs.registry import catalogue
 from earmark.contract import CHECKS, Subject, judge
+from earmark.tests.batch_invariance import assert_a_batch_is_its_clips
 
 torch = pytest.importorskip("torch")
 snac = pytest.importorskip("snac", reason="needs the package: pip install snac")
@@ -121,18 +122,7 @@ def test_tokens_and_sound_are_the_packages(name):
 @both
 def test_a_batch_is_its_clips_whatever_lies_beyond_them(name):
     lengths = [GROUP[name] + 5, 2 * GROUP[name] + 300, 100]
-    batch = noise(3 * GROUP[name], batch=3)
-    for row, length in zip(batch, lengths, strict=True):
-        row[:, length:] = 1e3
-    adapter, together = encode(name, batch, lengths)
-    sound = adapter.decode(together, 1)
-    for i, length in enumerate(lengths):
-        _, alone = encode(name, batch[i : i + 1, :, :length])
-        heard = adapter.decode(alone, 1)[0]
-        count = int(alone.frames[0])
-        assert torch.equal(together.codes[i, :, :count], alone.codes[0])
-        assert torch.equal(sound[i, :, : heard.shape[-1]], heard)
-        assert not sound[i, :, heard.shape[-1] :].any()
+    assert_a_batch_is_its_clips(build(name), noise(3 * GROUP[name], batch=3), lengths, seed=1)
 
 
 @both

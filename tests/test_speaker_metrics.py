@@ -20,6 +20,7 @@ from earmark.metrics.registry import Checkpoint
 from earmark.metrics.speaker import Ecapa, Resemblyzer, WavlmSv, speaker_similarity
 from earmark.tests.helpers import voice
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 16_000
 REVISION = "b" * 40
 # a WavLM that is quick
@@ -32,11 +33,6 @@ THIN = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

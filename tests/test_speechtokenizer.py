@@ -9,6 +9,7 @@ import pytest
 from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Info
 from earmark.codecs.registry import catalogue
+from earmark.tests.batch_invariance import assert_a_batch_is_its_clips
 
 torch = pytest.importorskip("torch")
 if importlib.util.find_spec("speechtokenizer") is None or importlib.util.find_spec("einops") is None:
@@ -74,18 +75,8 @@ def test_codes_vary_and_cost_what_is_declared():
 
 
 def test_a_batch_is_its_clips_whatever_lies_beyond_them():
-    lengths = [8017, 16300, 100]
-    batch = noise(17000, batch=3)
-    for row, length in zip(batch, lengths, strict=True):
-        row[:, length:] = 1e3
-    adapter, together = encode(batch, lengths)
-    sound = adapter.decode(together, 0)
-    for i, length in enumerate(lengths):
-        _, alone = encode(batch[i : i + 1, :, :length])
-        heard = adapter.decode(alone, 0)[0]
-        assert torch.equal(together.codes[i, :, : int(alone.frames[0])], alone.codes[0])
-        assert torch.equal(sound[i, :, : heard.shape[-1]], heard)
-        assert not sound[i, :, heard.shape[-1] :].any()
+    adapter = SpeechTokenizer(info_of(4), "cpu", model=model_of())
+    assert_a_batch_is_its_clips(adapter, noise(17000, batch=3), [8017, 16300, 100])
 
 
 def test_fewer_codebooks_are_a_prefix():

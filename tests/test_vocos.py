@@ -10,6 +10,7 @@ from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Info
 from earmark.codecs.encodec import Encodec
 from earmark.codecs.registry import Checkpoint, catalogue
+from earmark.tests.batch_invariance import assert_a_batch_is_its_clips
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -129,17 +130,8 @@ def test_the_bandwidth_is_that_of_the_codes_that_are_there():
 
 
 def test_a_batch_is_its_clips_whatever_lies_beyond_them():
-    lengths = [4000, 7777, 100]
-    batch = noise(9000, batch=3)
-    for row, length in zip(batch, lengths, strict=True):
-        row[:, length:] = 1e3
-    adapter, together = encode(batch, lengths)
-    sound = adapter.decode(together, 0)
-    for i, length in enumerate(lengths):
-        _, alone = encode(batch[i : i + 1, :, :length])
-        heard = adapter.decode(alone, 0)[0]
-        assert torch.equal(together.codes[i, :, : int(alone.frames[0])], alone.codes[0])
-        assert torch.equal(sound[i, :, : heard.shape[-1]], heard)
+    adapter = vocos.Vocos(info_of(8), "cpu", model=encodec(), vocoder=vocoder())
+    assert_a_batch_is_its_clips(adapter, noise(9000, batch=3), [4000, 7777, 100])
 
 
 def test_quantized_latents_are_what_is_decoded():

@@ -69,10 +69,8 @@ def project(wheel, tmp_path_factory):
 
     def run(*args):
         env = os.environ | {"PYTHONPATH": str(site), "EARMARK_HOME": str(folder / "home"), "EARMARK_DATA": str(data)}
-        beside = (
-            Path(sys.executable).parent / "pytest"
-        )  # the command itself: `python -m pytest` adds the folder to the path
-        command = [beside, "-p", "no:cacheprovider", *args]
+        # the command itself: `python -m pytest` adds the folder to the path
+        command = [Path(sys.executable).parent / "pytest", "-p", "no:cacheprovider", *args]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
 
     run.folder = folder
@@ -101,17 +99,8 @@ def test_a_codec_of_another_project_is_measured_and_gated_there(project, workers
 
 def test_its_gate_fails_there(project):
     (project.folder / "strict.yaml").write_text(MY_YAML.replace("0.5", "1.1"))
-    command = [
-        "--pyargs",
-        "earmark.suites",
-        "--codec",
-        "my_pkg:MyCodec",
-        "--thresholds",
-        "strict.yaml",
-        "-k",
-        "test_stoi",
-    ]
-    done = project(*command)
+    gated = ["--codec", "my_pkg:MyCodec", "--thresholds", "strict.yaml", "-k", "test_stoi"]
+    done = project("--pyargs", "earmark.suites", *gated)
     assert done.returncode == 1
     assert "threshold missed: stoi of mine on clips" in done.stdout
     assert "strict.yaml:6, from what we promised" in done.stdout
