@@ -1,4 +1,4 @@
-"""The pytest plugin: options and hooks, and the one place where codecs, datasets and suites are joined.
+"""The pytest plugin: hooks, and the one place where codecs, datasets and suites are joined.
 
 The controller resolves codecs x datasets once (`planning`) and hands the list to its workers, which therefore collect
 the same tests and never look at disk or CUDA to do so. Workers measure, by the fixtures that suites ask for
@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from earmark import paths, progress, summary
-from earmark import thresholds as thresholds_file
+from earmark import options, paths, progress, summary, thresholds
 from earmark.baseline import BaselineGate
 from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry
@@ -26,7 +25,7 @@ from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, run_of
 from earmark.reports import scores as score_files
 from earmark.reports.listening import write_manifest
 from earmark.reports.scores import Score
-from earmark.run import PRESETS, Plan, Run
+from earmark.run import Plan, Run
 from earmark.store import keep
 from earmark.store.shards import StoreError
 from earmark.watchdog import Watchdog, kill
@@ -38,72 +37,11 @@ _MONITOR = pytest.StashKey[progress.Monitor]()
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
 
-# -- options ----------------------------------------------------------------------------------------------------------
+# -- configuration: the controller plans, the workers are told --------------------------------------------------------
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("earmark", "Earmark: audio codec benchmark")
-    group.addoption(
-        "--codec",
-        action="append",
-        default=[],
-        metavar="NAMES",
-        help="exact codec names, or package.module:Class, comma separated",
-    )
-    group.addoption(
-        "--data",
-        action="append",
-        default=[],
-        metavar="NAMES",
-        help="datasets, comma separated: names, 'sampler', 'real', 'all', or paths of your own: folder/, .csv, .jsonl, "
-        ".parquet, .yaml; default: all that are here, else the sampler",
-    )
-    group.addoption(
-        "--encoder",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="by whose embeddings distributions are compared: exact names or package.module:Class, comma separated",
-    )
-    group.addoption("--limit", type=int, metavar="N", help="at most N clips of each dataset, stratified by label")
-    group.addoption(
-        "--preset",
-        choices=sorted(PRESETS),
-        default="quick",
-        help="quick (default): 16 clips of each dataset, 4 for slow metrics, 200 to train on; paper: all",
-    )
-    group.addoption(
-        "--ordering",
-        choices=("parallel", "delay", "flattened"),
-        default="parallel",
-        help="how the codebooks of a frame follow each other for a language model (default: all at once)",
-    )
-    group.addoption("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: CUDA where there is any, else cpu")
-    group.addoption("--engine", choices=("local", "ray"), default="local", help="who makes what is missing")
-    group.addoption("--ray-address", metavar="ADDRESS", help="a Ray cluster to join; default: one on this machine")
-    group.addoption(
-        "--hang-timeout",
-        type=float,
-        default=1800,
-        metavar="SECONDS",
-        help="end a worker that gives no sign of life for so long (default 1800; 0: never). Without workers (-n 0) "
-        "only its tracebacks are written",
-    )
-    group.addoption("--require", action="append", default=[], metavar="NAMES", help="fail where one is not ready")
-    group.addoption("--thresholds", type=Path, default=thresholds_file.DEFAULT, metavar="FILE", help="what must be met")
-    group.addoption(
-        "--baseline", type=Path, metavar="DIR", help="the --reports of an earlier run: fail what got worse since"
-    )
-    group.addoption("--write-thresholds", type=Path, metavar="FILE", help="record what is measured, with a margin")
-    group.addoption(
-        "--continue-run",
-        action="store_true",
-        help="add to the last run in --reports, as one: its scores and results stay",
-    )
-    group.addoption("--reports", type=Path, default=Path("reports/out"), metavar="DIR", help="where scores are written")
-
-
-# -- configuration: the controller plans, the workers are told --------------------------------------------------------
+    options.add_to(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -383,7 +321,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
         scores = in_order([Score.from_dict(entry["score"]) for entry in run.results])
         origin = f"measured {scores[0].time[:10]}, earmark {scores[0].versions['earmark']}"
-        config.option.write_thresholds.write_text(thresholds_file.as_yaml(scores, origin), encoding="utf-8")
+        config.option.write_thresholds.write_text(thresholds.as_yaml(scores, origin), encoding="utf-8")
 
 
 def _write_allure(run: Run, results: Path) -> None:
