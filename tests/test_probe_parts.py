@@ -44,6 +44,7 @@ def test_published_settings():
     conv = recipe("audiocodecbench", dataset="esc50")
     assert (conv.rates, conv.betas, conv.eps, conv.weight_decay) == ((1e-4,), (0.8, 0.99), 1e-5, 0.08)
     assert (conv.warmup, conv.final, conv.steps, conv.epochs, conv.batch) == (10, 0.2, 10_000, 100, 128)
+    assert recipe("audiocodecbench", dataset="esc10").batch == 32  # none of its sets: ESC-50's 128 would be 200 steps
     assert recipe("audiocodecbench", "multi_label", "magnatagatune").epochs == 50
     assert recipe("audiocodecbench", dataset="meld").options == {"seconds": 8, "dropout": 0.2}
     assert recipe("xares-knn").options == {"neighbours": 10, "temperature": 0.07}
