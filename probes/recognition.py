@@ -8,8 +8,8 @@
     lm                   a frozen causal language model and a trained adapter; see `lm_recogniser`
 
 Further options: `check`, after how many steps a probe is validated; `folds`, how many of them are tested; `minimum_hz`
-and `interpolate`, how frames that are slower are stretched before they come here (`sequences.at_least`). Latents come
-as float [T, D], codes as int [T, K].
+and `interpolate`, how frames that are slower are stretched before they come here (`sequences.at_least`), `maximum_hz`,
+how latents that are much faster are put side by side (`at_most`). Latents come as float [T, D], codes as int [T, K].
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 Frames = Sequence[np.ndarray]  # of every clip; may read each from disk when it is asked for
 Beat = Callable[[str], None]
 BATCH = 8  # clips heard at once
-NOT_BUILT = ("vocabulary", "check", "folds", "minimum_hz", "interpolate")  # options that say nothing of the modules
+RATES = ("minimum_hz", "maximum_hz", "interpolate")
+NOT_BUILT = ("vocabulary", "check", "folds", *RATES)  # options that say nothing of the modules
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,26 @@ def at_least(frames: np.ndarray, rate_hz: float, minimum_hz: float, interpolate:
     return frames[before] * (1 - part) + frames[after] * part
 
 
+def at_most(frames: np.ndarray, rate_hz: float, maximum_hz: float) -> np.ndarray:
+    """Latents [T, D] of at least twice maximum_hz with as many side by side as fit: [ceil(T / n), n D].
+
+    n is the whole part of rate / maximum, so that the rate stays at or above the maximum and nothing is lost; the last
+    frame is repeated where they do not fill up. CTC learns late where a letter is many frames long.
+
+    >>> at_most(np.array([[1.0], [2.0], [3.0]]), 100.0, 50.0).tolist()
+    [[1.0, 2.0], [3.0, 3.0]]
+    >>> at_most(np.zeros((10, 2)), 86.13, 50.0).shape
+    (10, 2)
+    """
+    if rate_hz <= 0 or maximum_hz <= 0:
+        raise ValueError(f"rates must be positive, not {rate_hz} and {maximum_hz} Hz")
+    beside = int(rate_hz / maximum_hz + 1e-9)
+    if beside < 2 or not len(frames):
+        return frames
+    filled = np.pad(frames, ((0, -len(frames) % beside), (0, 0)), mode="edge")
+    return filled.reshape(-1, beside * frames.shape[1])
+
+
 def held(codes: np.ndarray, strides: Sequence[int]) -> np.ndarray:
     """Codes [T, K] in which a token that stands for several frames (its codebook's stride) is in each of them.
 

@@ -89,7 +89,14 @@ class Words:
         found = {name: words._found(metric) for name, words in (others or {}).items()}
         notes = compared(f"{metric}_{head}", value, {"without listening": unheard} | found)
         flag = protocols.load(self.prescribed).flag
-        return replace(value, notes=(*([flag] if flag else []), *self.notes, *notes))
+        return replace(value, notes=(*([flag] if flag else []), *self.notes, *self._silence(), *notes))
+
+    def _silence(self) -> list[str]:
+        """In how many clips nothing was heard. A CTC probe writes blanks alone until it has learned the first letter:
+        an error rate of 1 may say that the training was too short, and not what the codec holds.
+        """
+        silent = sum(not any(texts) for texts in self.heard.values())
+        return [f"nothing was heard in {silent} of {len(self.heard)} clips"] if silent else []
 
     def _found(self, metric: str) -> Found:
         if metric == "iwer":
@@ -237,6 +244,7 @@ class Frames(Sequence[np.ndarray]):
         self.job, self.clips, self.store, self.coded = job, clips, store, job == tokens_job(entry)
         self.rate_hz = entry.info.frame_rate or 0.0
         self.minimum_hz = float(recipe.options.get("minimum_hz", 0))
+        self.maximum_hz = float(recipe.options.get("maximum_hz", 0))
         self.interpolate = bool(recipe.options.get("interpolate", False)) and not self.coded
         self.sizes = entry.info.codebook_sizes if self.coded else ()
         self.strides = entry.info.strides or (1,) * entry.info.num_codebooks
@@ -260,6 +268,7 @@ class Frames(Sequence[np.ndarray]):
             frames = sequences.held(arrays["codes"].T.astype(np.int64), self.strides)
         else:
             frames = arrays["latents"].T.astype(np.float32)
+            frames = sequences.at_most(frames, self.rate_hz, self.maximum_hz) if self.maximum_hz else frames
         if not self.minimum_hz:
             return frames
         return sequences.at_least(frames, self.rate_hz, self.minimum_hz, self.interpolate)

@@ -45,6 +45,7 @@ def test_published_settings():
     conv = recipe("audiocodecbench", dataset="esc50")
     assert (conv.rates, conv.betas, conv.eps, conv.weight_decay) == ((1e-4,), (0.8, 0.99), 1e-5, 0.08)
     assert (conv.warmup, conv.final, conv.steps, conv.epochs, conv.batch) == (10, 0.2, 10_000, 100, 128)
+    assert recipe("audiocodecbench", dataset="esc10").batch == 32  # none of its sets: ESC-50's 128 would be 200 steps
     tags = recipe("audiocodecbench", "multi_label", "magnatagatune")
     assert (tags.epochs, tags.options["dropout"]) == (50, 0)  # its model of several labels never calls its own
     assert recipe("audiocodecbench", dataset="meld").options == {"seconds": 8, "dropout": 0.2}

@@ -14,7 +14,7 @@ from earmark.probes.ctc import CtcProbe, frames_needed
 from earmark.probes.encoders import BiLstm, CodesIn, Conformer, LatentsIn, WideConformer
 from earmark.probes.fitting import fit, steps_of
 from earmark.probes.protocol import Recipe
-from earmark.probes.sequences import NO_CODE, at_least, held, inside, masked_mean, padded
+from earmark.probes.sequences import NO_CODE, at_least, at_most, held, inside, masked_mean, padded
 from earmark.probes.vocabulary import Characters, Subwords
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,6 +64,17 @@ def test_interpolation_of_a_ramp_is_a_ramp():
     assert found[:2] == pytest.approx([centres[0, 0]] * 2)  # nothing before the first centre
 
 
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 40), rate=st.sampled_from([12.5, 50.0, 86.13, 100.0, 149.9, 150.0, 200.0]))
+def test_fast_frames_side_by_side_are_all_there_in_order(count, rate):
+    frames = np.arange(2.0 * count).reshape(count, 2)
+    made = at_most(frames, rate, 50.0)
+    beside = max(1, int(rate // 50))
+    assert made.shape == (-(-count // beside), 2 * beside)
+    assert made.reshape(-1, 2)[:count].tolist() == frames.tolist()
+    assert (made.reshape(-1, 2)[count:] == frames[-1]).all()
+
+
 def test_codes_are_not_interpolated():
     with pytest.raises(ValueError, match="codes have nothing between them"):
         at_least(np.array([[1], [2]]), 25, 50, interpolate=True)
@@ -72,6 +83,8 @@ def test_codes_are_not_interpolated():
 def test_a_rate_must_be_positive():
     with pytest.raises(ValueError, match="positive"):
         at_least(np.zeros((2, 1)), 0, 50)
+    with pytest.raises(ValueError, match="must be positive"):
+        at_most(np.zeros((2, 1)), 50, 0)
 
 
 def test_a_token_of_several_frames_is_in_each():

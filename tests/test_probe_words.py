@@ -145,6 +145,10 @@ def test_frames_come_at_the_rate_that_was_asked_for(reading, store):
     fast, stretched = (Frames(of, job, reading.clips, FEW, store) for of in (entry, slow))
     assert (len(fast), fast[0].dtype, fast[0].shape[1]) == (12, np.float32, 64)
     assert len(stretched[0]) == np.ceil(len(fast[0]) * 2.5)
+    paired = FEW.model_copy(update={"options": FEW.options | {"maximum_hz": 50}})
+    half = Frames(entry, job, reading.clips, paired, store)[0]
+    assert half.shape == (np.ceil(len(fast[0]) / 2), 128)
+    assert half[0].tolist() == fast[0][:2].ravel().tolist()
     codes = Frames(registry.find("random-codes"), tokens_job(registry.find("random-codes")), reading.clips, FEW, store)
     assert (codes[0].dtype, codes.sizes) == (np.int64, registry.find("random-codes").info.codebook_sizes)
 
@@ -191,6 +195,16 @@ def test_random_latents_stand_beside_a_score(reading, store):
     assert any(note.startswith("random latents: ") for note in notes)
     assert probe_asr.beside(registry.find("random-latents"), "quick", *of) == {}
     assert set(probe_asr.beside(registry.find("tiny-2"), "paper", *of)) == {"random latents", "log-mel"}
+
+
+def test_a_probe_that_writes_nothing_says_so(reading, store, monkeypatch):
+    """Blanks alone are an error rate of 1, and no better than without listening; it says in how many clips."""
+    found = heard_in("logmel", "unquantized", reading, store)
+    silent = replace(found, heard={clip: [""] for clip in found.heard}).found("cer", "ctc")
+    assert silent.value == 1
+    assert {"nothing was heard in 11 of 11 clips", "not better than without listening"} <= set(silent.notes)
+    half = replace(found, heard={clip: ["", "a"] for clip in found.heard})  # one of two seeds writes
+    assert not any("nothing was heard" in note for note in half.found("cer", "ctc").notes)
 
 
 def test_chinese_has_no_word_errors(reading, store):
