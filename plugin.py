@@ -21,7 +21,7 @@ from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.manifest import ManifestError
-from earmark.devices import DevicePool, visible_gpus
+from earmark.devices import DevicePool, cores_of, visible_gpus
 from earmark.planning import MEASURED, RUN, judge_of, out_of, run_of
 from earmark.reports import scores as score_files
 from earmark.reports.scores import Score
@@ -145,7 +145,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if workers := len(
             getattr(config.option, "tx", None) or ()
         ):  # numpy's threads are counted when a worker imports it, so now
-            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_of(workers))))
     if not config.option.collectonly:
         _start_progress(config, run)
 
