@@ -384,6 +384,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _write_allure(run: Run, results: Path) -> None:
     from earmark.reports import allure
 
+    allure.tidy(results)
     if not run.results:
         return
     written = score_files.read_scores(run.out / "scores.jsonl")
