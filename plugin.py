@@ -142,12 +142,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if not (config.option.collectonly or config.option.continue_run):
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
-        if workers := len(
-            getattr(config.option, "tx", None) or ()
-        ):  # numpy's threads are counted when a worker imports it, so now
-            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_of(workers))))
+        _share_cores(len(getattr(config.option, "tx", None) or ()))
     if not config.option.collectonly:
         _start_progress(config, run)
+
+
+def _share_cores(workers: int) -> None:
+    """numpy's threads are counted when a worker imports it, so now; what the user said of them stands."""
+    if workers:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_of(workers))))
 
 
 def _start_progress(config: pytest.Config, run: Run) -> None:
