@@ -1,4 +1,5 @@
 """One accelerator a worker: a pool that the controller holds, so that a restarted worker gets what a dead one had.
+And its share of the cores.
 
 Nothing here imports torch: a worker's CUDA_VISIBLE_DEVICES must be set before that happens.
 """
@@ -53,14 +54,23 @@ def _instances(index: int) -> list[str]:
 def _allowed(devices: str, count: int) -> list[str]:
     """The devices that CUDA_VISIBLE_DEVICES names, on a machine with so many GPUs.
 
-    Like CUDA, it reads up to the first that is none: `-1`, a number too high, Slurm's `NoDevFiles`.
+    Like CUDA, it reads up to the first that is none: `-1`, a number too high, Slurm's `NoDevFiles`. One that is named
+    twice makes the whole choice void: no device at all (torch.cuda's `_parse_visible_devices` reads it so too).
     """
     named = (device.strip() for device in devices.split(","))
-    return [*itertools.takewhile(lambda device: _is_device(device, count), named)] if count else []
+    found = [*itertools.takewhile(lambda device: _is_device(device, count), named)] if count else []
+    different = {int(device) if device.isdecimal() else device for device in found}
+    return found if len(different) == len(found) else []
 
 
 def _is_device(name: str, count: int) -> bool:
     return name.startswith(("GPU-", "MIG-")) or (name.isdecimal() and int(name) < count)
+
+
+def cores_of(workers: int) -> int:
+    """The cores that each of so many workers may use, of those that this process may: a container's, a job's."""
+    may_use = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return (len(may_use(0)) if may_use else os.cpu_count() or 1) // max(workers, 1)
 
 
 class DevicePool:

@@ -15,7 +15,7 @@ from earmark import thresholds as thresholds_file
 from earmark.codecs import registry
 from earmark.codecs.registry import Entry
 from earmark.data import cards
-from earmark.devices import visible_gpus
+from earmark.devices import cores_of, visible_gpus
 from earmark.metrics import registry as metric_registry
 from earmark.names import nearest
 from earmark.reports import scores as score_files
@@ -51,9 +51,9 @@ def _make_run(config: pytest.Config) -> Run:
 def _engine(config: pytest.Config) -> Callable | None:
     """Who makes what is missing: this process and the workers beside it (None), or the tasks of a Ray cluster."""
     if config.option.engine == "local":
-        from earmark.store.pool import Pool, cores_of
+        from earmark.store.pool import MOST, Pool
 
-        return Pool(cores_of(getattr(config, "workerinput", {}).get("workercount", 1)))
+        return Pool(min(MOST, cores_of(getattr(config, "workerinput", {}).get("workercount", 1))))
     try:
         from earmark.store.ray_engine import connect
     except ImportError as error:

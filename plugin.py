@@ -20,7 +20,7 @@ from earmark.codecs.calls import CodecError
 from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.manifest import ManifestError
-from earmark.devices import DevicePool, visible_gpus
+from earmark.devices import DevicePool, cores_of, visible_gpus
 from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, run_of
 from earmark.reports import scores as score_files
 from earmark.reports.listening import write_manifest
@@ -81,11 +81,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if not (config.option.collectonly or config.option.continue_run):
             clean(Path(config.option.allure_report_dir))
         run.out.mkdir(parents=True, exist_ok=True)
-        workers = len(getattr(config.option, "tx", None) or ())
-        if workers:  # numpy's threads are counted when a worker imports it, so now
-            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+        _share_cores(len(getattr(config.option, "tx", None) or ()))
     if not config.option.collectonly:
         _start_progress(config, run)
+
+
+def _share_cores(workers: int) -> None:
+    """numpy's threads are counted when a worker imports it, so now; what the user said of them stands."""
+    if workers:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_of(workers))))
 
 
 def _start_progress(config: pytest.Config, run: Run) -> None:
@@ -327,13 +331,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _write_allure(run: Run, results: Path) -> None:
     from earmark.reports import allure
 
+    allure.tidy(results)
     if not run.results:
         return
     written = score_files.read_scores(run.out / "scores.jsonl")
     measured = [score for score in written if score.run == run.plan.run]  # of the run that this one continues, too
     allure.write_environment(results, {**measured[0].versions, "device": measured[0].device, "preset": run.plan.preset})
     allure.write_categories(results)
-    allure.tidy(results)
     allure.write_performance(results, measured)
 
 

@@ -30,9 +30,24 @@ def information_kept(pairs: Sequence[Pair], codebook: int, limit: float = CHANCE
     pairs: codes [K, T] before and after, of each clip; frames where either has no token are left out.
     Raises MetricError where there are not enough tokens, or one code alone.
     """
+    return shared_information(*_of_codebook(pairs, codebook), limit)
+
+
+def is_constant(pairs: Sequence[Pair], codebook: int) -> bool:
+    """Whether a codebook's tokens are one and the same before: it tells nothing, so there is nothing to keep.
+
+    >>> is_constant([(np.array([[5, 5, 5, 7]]), np.array([[5, 6, 5, -1]]))], 0)  # the last frame is not compared
+    True
+    """
+    before, after = _of_codebook(pairs, codebook)
+    return len(np.unique(before[(before >= 0) & (after >= 0)])) == 1
+
+
+def _of_codebook(pairs: Sequence[Pair], codebook: int) -> tuple[np.ndarray, np.ndarray]:
+    """Its tokens [N] before and after, of all clips."""
     rows = [compared(*pair)[codebook] for pair in pairs]
     before, after = (np.concatenate(side) for side in zip(*rows, strict=True))
-    return shared_information(before, after, limit)
+    return before, after
 
 
 def shared_information(x: np.ndarray, y: np.ndarray, limit: float = CHANCE_LIMIT, seed: int = 0) -> float:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.hub import cache_of, pretrained
+from earmark.metrics.content import plain
 from earmark.metrics.retrieval import ranks
 from earmark.probes.fitting import fit, seeded
 from earmark.probes.folds import Fold
@@ -171,6 +172,7 @@ class _Pairs:
         repo, hidden = recipe.options.get("text_encoder"), recipe.options.get("hidden", 1024)
         self.texts = FrozenText.published(repo) if repo else Words([caption for _, caption in self.pairs])
         self.known: dict[str, np.ndarray] = {}
+        self.words = {caption: plain(caption) or caption for of in captioned.captions for caption in of}
         with seeded(seed):
             dim = len(captioned.means[int(fold.train[0])])
             self.model = TwoTowers(dim, self.texts.text_dim, len(self.texts), hidden).to(device)
@@ -216,9 +218,9 @@ class _Pairs:
         return Ranks(to_text, to_sound, len(captions), len(rows), own_texts, own_sounds)
 
     def _belong(self, clips: Sequence[int], captions: Sequence[str]) -> np.ndarray:
-        """Which captions are a clip's own, word for word: bool [N, M]."""
-        own = [set(self.captioned.captions[clip]) for clip in clips]
-        return np.array([[caption in of for caption in captions] for of in own])
+        """Which captions are a clip's own: bool [N, M]. In capitals or with a full stop it is the same."""
+        own = [{self.words[caption] for caption in self.captioned.captions[clip]} for clip in clips]
+        return np.array([[self.words[caption] in of for caption in captions] for of in own])
 
     def _sounds(self, clips: Sequence[int]) -> Tensor:
         x = torch.from_numpy(np.stack([self.captioned.means[clip] for clip in clips])).float()

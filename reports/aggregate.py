@@ -25,6 +25,8 @@ SCALES = {  # the worst and the best value of the metric that stands for each ki
     "recall_at_1_both": (0.0, 1.0),
     "recall_at_1_bert_both": (0.0, 1.0),
 }
+# Of tasks that can be scored in two ways, what the second is called: another question, so another axis.
+ANOTHER_WAY = {"iwer_lm": "by a language model", "recall_at_1_bert_both": "read by BERT"}
 OVERALL = "overall"
 
 
@@ -70,8 +72,9 @@ def results(scores: Iterable[Score], protocol: str, kinds: Sequence[str]) -> dic
         match = name.fullmatch(score.metric)
         if match is None or score.value is None or match[3] not in kinds:
             continue
-        at, rank = (score.dataset, match[2]), kinds.index(match[3])
-        found = Result(f"{match[2]} ({score.dataset})", normalised(score.value, *SCALES[match[1]]), score.n)
+        task = ", ".join(filter(None, (match[2], ANOTHER_WAY.get(match[1]))))
+        at, rank = (score.dataset, task), kinds.index(match[3])
+        found = Result(f"{task} ({score.dataset})", normalised(score.value, *SCALES[match[1]]), score.n)
         if rank <= ranked[score.codec].get(at, (rank, found))[0]:
             ranked[score.codec][at] = (rank, found)
     return {codec: {at: result for at, (_, result) in of.items()} for codec, of in ranked.items()}

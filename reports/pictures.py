@@ -31,7 +31,7 @@ def pictures(scores: Sequence[Score], families: Mapping[str, str], domains: Mapp
     for dataset in datasets:
         found += [_over_bitrate(real, dataset, metric, families) for metric in OVER_BITRATE]
         found.append(_words_and_voice(scores, dataset))
-        found += _with_perplexity(real, dataset)
+        found += _with_perplexity(real, dataset, families)
     found += [_probes(scores, protocol, domains) for protocol in ("earmark", "xares")]
     return [(caption, plots.svg(figure)) for caption, figure in (each for each in found if each)]
 
@@ -112,28 +112,27 @@ def _values(scores: Sequence[Score], dataset: str, metric: str) -> dict[str, flo
     return {score.codec: score.value for score in here if score.value is not None}
 
 
-def perplexity_table(scores: Sequence[Score], dataset: str) -> dict[str, Correlation]:
+def perplexity_table(
+    scores: Sequence[Score], dataset: str, families: Mapping[str, str] | None = None
+) -> dict[str, Correlation]:
     """AudioCodecBench's Table 7 over our codecs: metric -> its correlation with perplexity, as if lower were better."""
     base = _values(scores, dataset, PERPLEXITY)
     higher = {score.metric: score.higher_is_better for score in scores if score.dataset == dataset}
     found = {
-        metric: correlation(base, _values(scores, dataset, metric), negate_y=is_higher)
+        metric: correlation(base, _values(scores, dataset, metric), negate_y=is_higher, families=families)
         for metric, is_higher in higher.items()
         if metric != PERPLEXITY and "perplexity" not in metric
     }
     return {metric: each for metric, each in found.items() if each is not None}
 
 
-def _with_perplexity(scores: Sequence[Score], dataset: str) -> list[tuple[str, Figure]]:
+def _with_perplexity(scores: Sequence[Score], dataset: str, families: Mapping[str, str]) -> list[tuple[str, Figure]]:
     """Scatter plots of the headline metrics against perplexity, where four codecs or more have both."""
     base, drawn = _values(scores, dataset, PERPLEXITY), []
-    for metric, found in perplexity_table(scores, dataset).items():
+    for metric, found in perplexity_table(scores, dataset, families).items():
         if is_headline(metric):
             other = _values(scores, dataset, metric)
             points = {codec: (base[codec], other[codec], 1.0) for codec in base if codec in other}
-            caption = (
-                f"{metric} against perplexity on {dataset}: r {found.r:.2f} [{found.low:.2f}, {found.high:.2f}], "
-                f"rho {found.rho:.2f}, n {found.n} codecs."
-            )
+            caption = f"{metric} against perplexity on {dataset}: {found}."
             drawn.append((caption, plots.bubbles(points, f"{metric}, {dataset}", PERPLEXITY, metric)))
     return drawn

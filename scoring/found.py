@@ -51,11 +51,12 @@ def statistic_of(
     errors: Mapping[str, str] | None = None,
     smooth: bool = True,
     notes: Sequence[str] = (),
+    groups: Mapping[str, str] | None = None,
 ) -> Found:
     """One number of all clips at once, of which each gives an item; no answer where the statistic has none.
 
     Its interval is a jackknife's; there is none where the statistic is not smooth (a count of codes that occur), or
-    has no answer without some of the clips.
+    has no answer without some of the clips. groups: clip id -> group, where that is not the dataset's own.
     """
     errors = errors or {}
     if not items:
@@ -68,7 +69,7 @@ def statistic_of(
     if not smooth:
         return Found(value, math.nan, math.nan, "none: a count of what occurs", len(items), errors=errors, notes=notes)
     try:
-        interval = jackknife_interval(statistic, items, {clip.id: clip.group for clip in dataset.clips})
+        interval = jackknife_interval(statistic, items, groups or {clip.id: clip.group for clip in dataset.clips})
     except MetricError as error:
         interval = (value, math.nan, math.nan, f"none: without some of the clips, {error}")
     return Found(*interval, len(items), errors=errors, notes=notes)

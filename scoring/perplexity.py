@@ -11,7 +11,7 @@ import importlib.metadata
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from earmark.lm import ngram, packing
 from earmark.lm.evaluation import Losses
 from earmark.lm.packing import Document
 from earmark.lm.protocol import Protocol
+from earmark.metrics import MetricError
 from earmark.reports.compare import LEAST_GROUPS
 from earmark.reports.intervals import mean_with_interval
 from earmark.scoring.clips import one_thread
@@ -99,20 +100,30 @@ def _predicted(
 ) -> Predicted:
     tokens = tokens_of(entry, dataset, store, seed)
     train, held_out = packing.split([item.group for item in tokens.documents], protocol.held_out, seed)
+    documents = [tokens.documents[d] for d in held_out]
+    asked = packing.used_codebooks(documents)
+    if not asked:
+        raise MetricError(f"the held-out clips ({len(held_out)}) have no token: nothing can be predicted")
     version = _version(dataset, tokens, protocol, ordering)
     job = Job(f"{__name__}:{kind}", entry, f"{kind} {protocol.name} {ordering}", seed, version, model=False)
     made = store.whole(job, lambda: make(tokens, store.folder(job) / "work"))
-    documents = [tokens.documents[d] for d in held_out]
     losses = Losses(
         [item.name for item in documents],
-        made.arrays["nats"],
-        made.arrays["tokens"],
+        made.arrays["nats"][:, asked],
+        made.arrays["tokens"][:, asked],
         np.array([item.codes.shape[1] for item in documents], np.float64),
-        tokens.codebook_sizes,
+        [tokens.codebook_sizes[k] for k in asked],
     )
-    return Predicted(
-        losses, tokens, made.facts.get("curve", {}), [*tokens.notes, *_notes(tokens, train, held_out, made)]
-    )
+    notes = [*tokens.notes, *_notes(tokens, train, held_out, made), *_not_asked(tokens, asked)]
+    codebooks = [tokens.codebooks[k] for k in asked]
+    scored = replace(tokens, codebooks=codebooks, codebook_sizes=losses.codebook_sizes)
+    return Predicted(losses, scored, made.facts.get("curve", {}), notes)
+
+
+def _not_asked(tokens: Tokens, asked: Sequence[int]) -> list[str]:
+    """Of codebooks that are trained on, those without a token to predict: what is not asked has no perplexity."""
+    lost = [f"codebook_{book + 1}" for k, book in enumerate(tokens.codebooks) if k not in asked]
+    return [f"no token of {', '.join(lost)} is held out: left out"] if lost else []
 
 
 def _version(dataset: Dataset, tokens: Tokens, protocol: Protocol, ordering: str) -> str:

@@ -16,7 +16,7 @@ from earmark.data.cards import Dataset
 from earmark.data.manifest import SEVERAL
 from earmark.data.schema import Task
 from earmark.hub import cached_revision
-from earmark.metrics import retrieval
+from earmark.metrics import content, retrieval
 from earmark.probes import protocol as protocols
 from earmark.probes.protocol import Recipe
 from earmark.reports.intervals import mean_with_interval
@@ -88,7 +88,7 @@ def _ranks(entry: Entry, kind: str, dataset: Dataset, task: Task, protocol: str,
 
 def _sources(recipe: Recipe) -> str:
     """The code and the pretrained parts that a result depends on."""
-    parts = [sources(), fingerprint.of_files(str(retrieval.__file__))]
+    parts = [sources(), fingerprint.of_files(str(content.__file__), str(retrieval.__file__))]
     if repo := recipe.options.get("text_encoder"):
         parts.append(f"{repo} {cached_revision(repo)} transformers {version('transformers')}")
     return " ".join(parts)

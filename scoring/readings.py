@@ -20,7 +20,8 @@ from earmark.probes import protocol as protocols
 from earmark.reports.intervals import jackknife_interval, mean_with_interval
 from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Labelled, Read, features, labelled, read_out, tested_clips
+from earmark.scoring.probes import Labelled, Read, labelled, read_out, tested_clips
+from earmark.scoring.verification import verified
 from earmark.store.store import Store
 
 BASELINE = "logmel"  # the encoder that a learned one must beat
@@ -121,7 +122,7 @@ def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> l
 def _measured(entry: Entry, kind: str, items: Labelled, protocol: str, store: Store) -> dict[str, Found]:
     """The metrics of a task, by name."""
     if items.task.kind == "verification":
-        return {"eer": _verified(entry, kind, items, store)}
+        return {"eer": verified(entry, kind, items, store)}
     read = read_out(entry, kind, items, protocol, store)
     if items.task.kind == "events":
         return {"segment_f1": _of_counts(read, _of_events(items, protocol)["average"])}
@@ -162,21 +163,6 @@ def _of_counts(read: Read, average: str) -> Found:
 
     interval = jackknife_interval(of, items, _groups(read.of))
     return _found(interval, len(items), read, [f"{average} average"], {})
-
-
-def _verified(entry: Entry, kind: str, items: Labelled, store: Store) -> Found:
-    from earmark.probes.verification import equal_error_rate, trials
-
-    found = features(entry, kind, items, store, of_frames=False)
-    clips = zip(found.of.clips, found.of.labels, found.arrays, strict=True)
-    by_clip = {clip.id: (speaker, mean) for clip, speaker, mean in clips}
-
-    def of(part: Sequence[tuple[str, np.ndarray]]) -> float:
-        return equal_error_rate(*trials(np.stack([mean for _, mean in part]), [speaker for speaker, _ in part]))
-
-    interval = jackknife_interval(of, by_clip, _groups(found.of))
-    count = len(by_clip) * (len(by_clip) - 1) // 2
-    return Found(*interval, len(by_clip), errors=found.errors, notes=[f"{count} pairs of clips"])
 
 
 def _groups(items: Labelled) -> dict[str, str]:

@@ -101,12 +101,19 @@ def best_lag(change: Change, entry: Entry, shift_ms: float) -> int:
 
 
 def information_kept(change: Change, codebooks: Sequence[int]) -> Found:
-    """The share of the information in the tokens before that those after still tell: the mean of codebooks."""
+    """The share of the information in the tokens before that those after still tell: the mean of codebooks.
+
+    A codebook of one code alone has none to keep, and is left out with a note; no answer where all are such.
+    """
+    pairs = [*change.pairs.values()]
+    told = [k for k in codebooks if not (pairs and information.is_constant(pairs, k))] or codebooks
+    silent = [k for k in codebooks if k not in told]
 
     def kept(pairs: Sequence[Pair], limit: float = 1.0) -> float:
-        return float(np.mean([information.information_kept(pairs, k, limit) for k in codebooks]))
+        return float(np.mean([information.information_kept(pairs, k, limit) for k in told]))
 
-    return _enough(kept, change.pairs, change.dataset, change.errors)
+    notes = [f"codebooks left out, as each is one code alone: {', '.join(map(str, silent))}"] if silent else []
+    return _enough(kept, change.pairs, change.dataset, change.errors, notes)
 
 
 def information_shared(
@@ -121,12 +128,14 @@ def information_shared(
     return _enough(shared, codes, dataset, errors)
 
 
-def _enough(statistic: Callable, items: Mapping, dataset: Dataset, errors: Mapping[str, str]) -> Found:
+def _enough(
+    statistic: Callable, items: Mapping, dataset: Dataset, errors: Mapping[str, str], notes: Sequence[str] = ()
+) -> Found:
     """A statistic that needs tokens enough: asked of all clips with its limit, and for the interval without."""
     strict = statistic_of(
         lambda all_of: statistic(all_of, information.CHANCE_LIMIT), items, dataset, errors, smooth=False
     )
-    return strict if strict.n == 0 else statistic_of(statistic, items, dataset, errors)
+    return strict if strict.n == 0 else statistic_of(statistic, items, dataset, errors, notes=notes)
 
 
 # -- the same second of sound, alone and in contexts ------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Processes beside a worker: what needs no model (PESQ, STOI, SDR: a core each) runs on the cores that workers leave.
 
-An engine of the store: `cpu_count / workers` single-threaded processes make the shards of such jobs by the same
+An engine of the store: `devices.cores_of` single-threaded processes make the shards of such jobs by the same
 function, locks and files as the worker itself; jobs of a codec, and those of a few shards, stay with the worker. A
 process that dies leaves its note beside the shard, as a worker does: the pool is built anew, and what has ended two
 processes is given up. Processes end with their worker, however that ends.
@@ -23,11 +23,6 @@ from earmark.store.store import Slices, Store, fill
 
 FEWEST = 8  # shards for which processes are worth their start, some seconds
 MOST = 16  # processes beside a worker; each holds some 400 MB
-
-
-def cores_of(workers: int) -> int:
-    """The cores that each of so many workers may use."""
-    return min(MOST, len(os.sched_getaffinity(0)) // max(workers, 1))
 
 
 class Pool:

@@ -83,7 +83,7 @@ BESIDE = {
 
 # cells of tables that must look as published, {i} is the number of the line; and what the path of the clip tells
 CELLS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "voxceleb1": ({"path": "id1000{i}/1zcIwhmdeo4/0000{i}.wav"}, {"speaker": "id1000{i}"}),
+    "voxceleb1": ({"path": "id1027{i}/1zcIwhmdeo4/0000{i}.wav"}, {"speaker": "id1027{i}"}),
     "magnatagatune": (
         {"mp3_path": "{hex}/jacob_heringman-josquin_des_prez_lute_settings-0{i}-de_profundis-0-29.mp3"},
         {"group": "jacob_heringman-josquin_des_prez_lute_settings-0{i}-de_profundis"},

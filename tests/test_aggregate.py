@@ -45,6 +45,26 @@ def test_one_kind_of_latents_a_codec_and_one_protocol():
     assert set(found["a"]) == {("speech1", "sex"), ("sound1", "sound_class")}
 
 
+def test_what_is_measured_in_another_way_is_another_axis():
+    """One machine had no BERT, and trained embeddings of words; their runs are merged, in whatever order."""
+    ways = {
+        "a": {"recall_at_1_both_caption": 0.1, "recall_at_1_bert_both_caption": 0.4, "iwer_lm_words": 0.9},
+        "b": {"recall_at_1_both_caption": 0.2, "iwer_lm_words": 0.8, "iwer_ctc_words": 0.5},
+    }
+    scores = [
+        score(codec, "d", f"{metric}_xares_quantized", value)
+        for codec, of in ways.items()
+        for metric, value in of.items()
+    ]
+    for order in (scores, scores[::-1]):
+        found = results(order, "xares", ["quantized"])
+        assert found["a"]["d", "caption, read by BERT"].value == 0.4
+        assert radar_lines(found) == {
+            "a": {"caption (d)": 0.1, "words, by a language model (d)": 0.9},
+            "b": {"caption (d)": 0.2, "words, by a language model (d)": 0.8},
+        }
+
+
 def test_by_domain_only_what_all_have():
     table = by_domain(
         results(SCORES, "xares", ["quantized", "unquantized"]),

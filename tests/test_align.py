@@ -49,6 +49,27 @@ def test_of_a_periodic_signal_the_smallest_delay_is_meant():
     assert lag_samples(tone, tone.copy(), RATE) == 0
 
 
+@pytest.mark.parametrize("lag", [20, 60, -60])
+def test_a_tone_is_not_turned_over(lag):
+    """80 samples a period: 60 late it is 20 late, turned over, and that is no alignment for an error of waves."""
+    tone = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
+    assert lag_samples(tone, late(tone, lag), RATE) == lag
+    assert compute("mse_aligned", tone[None], late(tone, lag)[None], RATE)[0] == pytest.approx(0, abs=1e-12)
+    steady = np.roll(tone, lag)  # it has no beginning to know its delay by: in phase is all that can be asked
+    assert compute("mse_aligned", tone[None], steady[None], RATE)[0] == pytest.approx(0, abs=1e-12)
+    assert abs(lag_samples(tone, steady, RATE)) <= 40
+
+
+@pytest.mark.parametrize("lag", [0, 37])
+def test_what_is_heard_as_the_same_has_the_same_delay_turned_over(lag):
+    """Of a voice, of noise, and in noise."""
+    noise = np.random.default_rng(0).standard_normal(RATE)
+    for wav in (voice(1, RATE), noise):
+        assert lag_samples(wav, -late(wav, lag), RATE) == lag
+        assert lag_samples(wav, -late(wav, lag) + wav.std() * noise[::-1], RATE) == lag
+    assert lag_samples(noise[:1], -noise[:1], RATE) == 0
+
+
 def test_what_has_no_delay():
     wav = voice(1, RATE)
     assert lag_samples(wav, 0 * wav, RATE) == 0

@@ -60,6 +60,45 @@ def score(codec: str = "mimi-8", metric: str = "pesq_wb", value: float | None = 
 # -- results: environment, categories, scores --------------------------------------------------------------------------
 
 
+def test_of_a_test_s_tear_down_only_what_a_fixture_does_is_told(tmp_path):
+    """As allure-pytest writes it: pytest's own finalizer of each fixture is one that does nothing, and has no end."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef plain():\n    return 1\n"
+        "@pytest.fixture\ndef cleans(plain):\n    yield plain\n    assert plain\n"
+        "def test_it(cleans):\n    assert cleans\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        "--alluredir",
+        "r",
+        ".",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTEST_ADDOPTS": ""}
+    )
+    assert done.returncode == 0, done.stdout
+
+    def told(when):
+        found = [json.loads(path.read_text()) for path in (tmp_path / "r").glob("*-container.json")]
+        return sorted(step["name"] for one in found for step in one.get(when, []))
+
+    assert any(name.endswith("::<lambda>") for name in told("afters"))
+    before, real = told("befores"), [name for name in told("afters") if not name.endswith("::<lambda>")]
+    allure.tidy(tmp_path / "r")
+    assert told("afters") == real
+    assert [name.partition("::")[0] for name in real] == ["cleans"]
+    assert told("befores") == before
+    allure.tidy(tmp_path / "none")
+
+
 def test_environment_by_hand(tmp_path):
     path = allure.write_environment(tmp_path, {"GPU name: 1": " H200 = #1", "tmp": "C:\\t\n", "µ": None})
     assert path.read_text() == "GPU\\ name\\:\\ 1=\\ H200 = #1\ntmp=C:\\\\t\\n\n\\u00b5=\n"
@@ -126,14 +165,6 @@ def test_scores_become_rows_with_direction_and_unit(tmp_path):
     }  # fmt: skip
     assert config["groups"]["mimi-8"] == {"title": "codec: mimi-8"}
     assert config["groups"]["amrnb-12.2"] == {"title": "codec: amrnb-12․2"}  # Allure would drop the full stop
-
-
-def test_finalizers_of_pytest_are_no_steps_of_a_test(tmp_path):
-    after = [{"name": "codec::<lambda>"}, {"name": "server::stop", "status": "passed"}]
-    container = {"uuid": "1", "befores": [{"name": "codec", "status": "passed"}]}
-    (tmp_path / "1-container.json").write_text(json.dumps(container | {"afters": after}))
-    allure.tidy(tmp_path)
-    assert json.loads((tmp_path / "1-container.json").read_text()) == container | {"afters": after[1:]}
 
 
 def test_what_has_no_unit_shows_none(tmp_path):

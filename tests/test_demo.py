@@ -18,16 +18,16 @@ QUICK = "--limit 6 -n 0 -p no:cacheprovider -k 'test_snr and not aligned'"
 
 @pytest.fixture
 def gate(tmp_path):
-    """The Benchmark step of the action in a copy of the demo: `gate(**inputs)`; those not given have their defaults.
+    """A step of the action in a copy of the demo: `gate(step, **inputs)`; inputs not given have their defaults.
 
-    path: where pytest is found.
+    path: where pytest and earmark are found.
     """
     shutil.copytree(DEMO, tmp_path / "demo")
-    step = next(step for step in ACTION["runs"]["steps"] if step.get("name") == "Benchmark")
     workflow = yaml.safe_load((DEMO / ".github" / "workflows" / "codec.yml").read_text())
     given = workflow["jobs"]["earmark"]["steps"][-1]["with"]
 
-    def run(path=Path(sys.executable).parent, **inputs):
+    def run(name="Benchmark", path=Path(sys.executable).parent, **inputs):
+        step = next(step for step in ACTION["runs"]["steps"] if step.get("name") == name)
         values = {name: row.get("default", "") for name, row in ACTION["inputs"].items()} | given | inputs
         env = os.environ | {"EARMARK_HOME": str(tmp_path / "home")}
         env.pop("PYTEST_XDIST_WORKER", None)
@@ -86,6 +86,21 @@ def test_a_quote_that_is_not_closed_stops_the_action(told):
     done = told("-k 'pesq or stoi")
     assert done.returncode != 0
     assert "quote" in done.stderr
+
+
+def test_what_a_user_gives_is_never_part_of_a_script():
+    """GitHub puts `${{ inputs.x }}` into a script as it is: a folder named `$(rm -r x)` would be run."""
+    scripts = [step["run"] for step in ACTION["runs"]["steps"] if "run" in step]
+    assert not [script for script in scripts if "inputs." in script]
+
+
+def test_the_report_is_of_the_folder_that_was_given(gate, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "earmark").write_text("#!/bin/sh\nprintf '<%s>\\n' \"$@\"\n")
+    (tmp_path / "bin" / "earmark").chmod(0o755)
+    done = gate("Report", path=tmp_path / "bin", reports="my $(touch x) reports")
+    assert done.stdout.splitlines() == ["<report>", "<--reports>", "<my $(touch x) reports>"]
+    assert not (tmp_path / "demo" / "x").exists()
 
 
 def test_the_snippets_give_what_the_action_and_the_command_take():

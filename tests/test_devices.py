@@ -1,11 +1,12 @@
-"""The device pool, with stand-in device lists."""
+"""The device pool, with stand-in device lists; the cores of a worker."""
 
 import importlib.metadata
+import os
 
 import pynvml
 import pytest
 
-from earmark.devices import DevicePool, visible_gpus
+from earmark.devices import DevicePool, cores_of, visible_gpus
 
 
 def test_each_worker_gets_a_device_of_its_own():
@@ -76,6 +77,13 @@ def test_a_choice_is_read_up_to_the_first_that_is_no_device(gpus, allowed):
     assert gpus(8, allowed=allowed) == ["4", "5"]
 
 
+@pytest.mark.parametrize("allowed", ["4,4", "4,5,04", "GPU-3f,GPU-3f", "4,5,4,-1"])
+def test_a_device_named_twice_is_no_device_at_all(gpus, allowed):
+    """As CUDA reads it: two workers would each be given what CUDA gives to nobody."""
+    assert gpus(8, allowed=allowed) == []
+    assert gpus(8, allowed="4,-1,4") == ["4"]  # what comes after the end is not read
+
+
 def test_a_job_that_was_given_no_gpu_has_none(gpus):
     assert gpus(8, allowed="NoDevFiles") == []  # Slurm's words
     assert gpus(8, allowed="-1") == []
@@ -89,3 +97,10 @@ def test_a_gpu_that_is_cut_up_counts_as_its_instances(gpus):
 def test_a_torch_for_the_cpu_alone_uses_no_gpu(gpus, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.11.0+cpu")
     assert gpus(2) == []
+
+
+def test_cores_are_those_that_the_process_may_use_shared_out(monkeypatch):
+    """A container of 64 cores on a machine of 128."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    assert [cores_of(workers) for workers in (0, 1, 8, 100)] == [64, 64, 8, 0]

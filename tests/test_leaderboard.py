@@ -241,7 +241,7 @@ def test_controls_are_no_codecs_among_others():
     ]
     assert "pesq_wb on libritts_test_other. BD-rate against Opus: tiny -50 %." in captions
     (said,) = [caption for caption in captions if caption.startswith("pesq_wb against perplexity")]
-    assert said.endswith("n 4 codecs.")
+    assert said.endswith("n 4 codecs of 2 families (an interval is over families, and needs 4).")
 
 
 def test_what_goes_with_perplexity_is_oriented():
@@ -249,7 +249,8 @@ def test_what_goes_with_perplexity_is_oriented():
     found = perplexity_table(rated()[0], "libritts_test_other")
     assert found["pesq_wb"].r > 0.9
     assert found["wer_x"].r == pytest.approx(1)
-    assert found["pesq_wb"].n == 4
+    assert (found["pesq_wb"].n, found["pesq_wb"].families) == (4, 4)
+    assert perplexity_table(rated()[0], "libritts_test_other", rated()[1])["pesq_wb"].families == 2
 
 
 def test_probes_are_drawn_around_a_circle_with_their_weighted_average():

@@ -7,10 +7,13 @@ import pytest
 
 from earmark.codecs import registry
 from earmark.data import cards
+from earmark.lm import packing
 from earmark.lm import protocol as protocols
 from earmark.lm.evaluation import Losses, overall_perplexity
 from earmark.lm.packing import Document
+from earmark.metrics import MetricError
 from earmark.scoring import perplexity
+from earmark.store.shards import Outcome
 from earmark.store.store import Store
 from earmark.tests import own_codecs
 
@@ -209,6 +212,33 @@ def test_unused_codebooks_and_failed_clips_are_named_and_not_scored(store, speec
     assert "gave no frame" in found["perplexity", "overall"].errors[empty.id]
     assert all(len(score.errors) >= 2 and failing.id not in score.values for score in found.values())
     assert found["perplexity_raw", "codebook_1"].value == pytest.approx(1, abs=0.05)  # 0 1 2 3 0 1 2 3
+
+
+def test_a_codebook_without_a_held_out_token_is_named_and_not_scored(store, speech, monkeypatch):
+    """It is trained on; nothing is asked of it: 0 / 0 nats a token, and no overall perplexity."""
+    _, held_out = packing.split([clip.group for clip in speech.clips], small().held_out, 0)
+    asked = {speech.clips[d].sha256 for d in held_out}
+    codes = {clip.sha256: np.arange(600).reshape(3, 200) % 4 for clip in speech.clips}
+    for clip in asked:
+        codes[clip][1] = -1
+    monkeypatch.setattr(
+        Store, "outcomes", lambda self, job, clips: (Outcome(c.sha256, {}, {"codes": codes[c.sha256]}) for c in clips)
+    )
+    entry = registry.find("earmark.tests.own_codecs:HalfEmpty")
+    for predicted in (
+        perplexity.of_ngrams(entry, speech, store, small()),
+        perplexity.of_lm(entry, speech, store, small(), "parallel"),
+    ):
+        found = perplexity.found(predicted, entry)
+        assert {variant for name, variant in found if name == "perplexity"} == {"codebook_1", "codebook_3", "overall"}
+        assert all(math.isfinite(score.value) for score in found.values())
+        assert "no token of codebook_2 is held out: left out" in found["perplexity", "overall"].notes
+        each = [found["perplexity", f"codebook_{k}"].value for k in (1, 3)]
+        assert found["perplexity", "overall"].value == pytest.approx(overall_perplexity(each))
+    for clip in asked:
+        codes[clip][:] = -1
+    with pytest.raises(MetricError, match=r"the held-out clips \(\d+\) have no token"):
+        perplexity.of_ngrams(entry, speech, store, small())
 
 
 def test_the_suite_runs_gates_and_attaches_the_curve(earmark_pytest, tmp_path):

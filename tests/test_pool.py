@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from earmark import planning
 from earmark.codecs import registry
 from earmark.data import cards
 from earmark.data.manifest import SHARD_CLIPS
@@ -16,7 +18,7 @@ from earmark.metrics import METRICS
 from earmark.scoring.clips import clip_outcomes, value_job
 from earmark.store import pool
 from earmark.store.jobs import Job, sound_job
-from earmark.store.pool import FEWEST, Pool, cores_of
+from earmark.store.pool import FEWEST, Pool
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
 from earmark.tests.helpers import voice, write_dataset
@@ -116,6 +118,9 @@ def _alive(pid: int) -> bool:
     return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_cores_are_shared_out(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert [cores_of(workers) for workers in (0, 1, 8, 100)] == [pool.MOST, pool.MOST, 8, 0]
+def test_the_engine_has_no_more_processes_than_the_memory_is_good_for(monkeypatch):
+    monkeypatch.setattr(planning, "cores_of", lambda workers: 64 // workers)
+    config = SimpleNamespace(option=SimpleNamespace(engine="local"), workerinput={"workercount": 2})
+    assert planning._engine(config).processes == pool.MOST
+    config.workerinput["workercount"] = 8
+    assert planning._engine(config).processes == 8

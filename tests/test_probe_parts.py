@@ -1,6 +1,8 @@
 """The parts of probes: protocols, folds, targets, learners one by one, optimisers, what predictions are worth."""
 
+import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from earmark.probes.optimise import Adam, factors
 from earmark.probes.protocol import ProtocolError, Recipe
 from earmark.probes.segments import padded, segments
 from earmark.probes.targets import TargetError, targets
-from earmark.probes.verification import equal_error_rate, trials
+from earmark.probes.verification import MOST_PAIRS, cosines, equal_error_rate, trials
 
 # -- protocols --------------------------------------------------------------------------------------------------------
 
@@ -287,19 +289,73 @@ def test_counts_of_clips_sum_to_what_sed_eval_finds_in_all():
 
 def test_equal_error_rate():
     """At the threshold 0.5 one of four impostors is let in and one of four speakers turned away."""
-    cosines = np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.2, 0.1, 0.0])
+    found = np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.2, 0.1, 0.0])
     same = np.array([True] * 4 + [False] * 4)
-    assert equal_error_rate(cosines, same) == pytest.approx(0.25)
-    assert equal_error_rate(-cosines, same) == pytest.approx(0.75)
+    assert equal_error_rate(found, same) == pytest.approx(0.25)
+    assert equal_error_rate(-found, same) == pytest.approx(0.75)
     assert equal_error_rate(np.zeros(8), same) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="of different ones"):
-        equal_error_rate(cosines, np.ones(8, bool))
+        equal_error_rate(found, np.ones(8, bool))
 
 
-def test_trials_are_all_pairs_and_none_of_a_clip_with_itself():
-    cosines, same = trials(np.array([[1.0, 0], [2, 0], [0, 3]]), ["a", "a", "b"])
-    assert cosines.tolist() == [1, 0, 0]
-    assert same.tolist() == [True, False, False]
+def pairs(held):
+    return {tuple(sorted(pair)) for pair in zip(held.first.tolist(), held.second.tolist(), strict=True)}
+
+
+def test_trials_of_few_clips_are_all_pairs_and_none_of_a_clip_with_itself():
+    held = trials("abaab")
+    assert pairs(held) == set(itertools.combinations(range(5), 2))
+    assert [{"abaab"[a], "abaab"[b]} for a, b in zip(held.first, held.second, strict=True)] == (
+        [{"a"}] * 3 + [{"b"}] + [{"a", "b"}] * 6
+    )
+    assert held.same.tolist() == [True] * 4 + [False] * 6
+    assert trials("").of == 0
+
+
+def test_the_cosine_of_a_pair():
+    means = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
+    means[7] = 0
+    held = trials([*"ab" * 50])
+    expected = [
+        means[a] @ means[b] / max(np.linalg.norm(means[a]) * np.linalg.norm(means[b]), 1e-9)
+        for a, b in zip(*held[:2], strict=True)
+    ]
+    np.testing.assert_allclose(cosines(means, held.first, held.second), expected, atol=1e-6)  # of more than 4096 pairs
+
+
+def test_trials_of_many_clips_are_drawn_half_of_each_kind_and_each_pair_alike():
+    """12 clips of a, 6 of b, 2 of c: 82 pairs of one speaker, 108 of two. 20 of each, drawn 2000 times."""
+    speakers = "aaaaaabbbbbbaaaaaacc"
+    counts = Counter()
+    for seed in range(2000):
+        held = trials(speakers, most=40, seed=seed)
+        assert (held.same.sum(), len(held.same), len(pairs(held)), held.of) == (20, 40, 40, 190)
+        counts.update(pairs(held))
+    same = {pair: count for pair, count in counts.items() if speakers[pair[0]] == speakers[pair[1]]}
+    for kind, of in ((same, 82), ({pair: counts[pair] for pair in counts.keys() - same.keys()}, 108)):
+        assert len(kind) == of
+        expected = 2000 * 20 / of
+        assert max(abs(count - expected) for count in kind.values()) < 5 * np.sqrt(expected)
+    assert trials(speakers, 40, seed=3).first.tolist() == trials(speakers, 40, seed=3).first.tolist()
+
+
+def test_of_a_hundred_thousand_clips_no_matrix_is_made():
+    """VoxCeleb1 whole: 1e10 pairs, of which a matrix would take 90 GB."""
+    held = trials(np.arange(153_516) % 1251)
+    assert held.of == 153_516 * 153_515 // 2
+    assert (held.same.sum(), len(pairs(held))) == (MOST_PAIRS // 2, MOST_PAIRS)
+    assert np.array_equal(held.first % 1251 == held.second % 1251, held.same)
+
+
+def test_drawn_pairs_have_the_error_rate_of_all():
+    rng = np.random.default_rng(0)
+    speakers = np.repeat(np.arange(40), 30)
+    means = rng.standard_normal((40, 16))[speakers] + 1.5 * rng.standard_normal((1200, 16))
+    rates = []
+    for most in (10**6, 100_000):
+        held = trials(speakers, most)
+        rates.append(equal_error_rate(cosines(means, held.first, held.second), held.same))
+    assert rates[0] == pytest.approx(rates[1], abs=0.006)  # 4 standard errors of 50 000 of each kind
 
 
 def test_measures_by_hand():

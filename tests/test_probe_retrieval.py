@@ -142,16 +142,30 @@ def test_every_caption_of_a_clip_is_ranked():
     assert set(found.own_texts.values()) == {2}
 
 
-def test_the_same_words_belong_to_both_clips():
+@pytest.mark.parametrize("written", [str, str.upper, "{}.".format, lambda text: text.replace(",", " -")])
+def test_the_same_words_belong_to_both_clips(written):
+    """However they are written: to find the other clip by them is right."""
     captions, means = scenes(20)
-    captions[15] = captions[14]
+    captions[15] = [written(captions[14][0])]
     found = retrieve(
         TOWERS.model_copy(update={"epochs": 1}),
         Captioned(means, captions),
         Fold(np.arange(10), np.arange(10, 14), np.arange(14, 20)),
     )
     assert found.own_texts[14] == found.own_texts[15] == 2
-    assert found.own_sounds[14] == [2]
+    assert found.own_sounds[14] == found.own_sounds[15] == [2]
+    assert found.own_texts[16] == 1
+
+
+def test_captions_without_a_letter_are_not_all_the_same():
+    captions, means = scenes(20)
+    captions[14], captions[15] = ["!"], ["?"]
+    found = retrieve(
+        TOWERS.model_copy(update={"epochs": 1}),
+        Captioned(means, captions),
+        Fold(np.arange(10), np.arange(10, 14), np.arange(14, 20)),
+    )
+    assert found.own_texts[14] == found.own_texts[15] == 1
 
 
 def test_words_that_training_lacks_are_unknown():

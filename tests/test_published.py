@@ -3,7 +3,9 @@
 import math
 import re
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from earmark.codecs.registry import catalogue
 from earmark.data.cards import cards
@@ -53,6 +55,25 @@ def test_two_cells_of_table_7_cannot_be_recomputed():
     assert missing == {"same_id_ratio_rounds", "same_id_ratio_shift"}
     printed = {figure.metric for figure in figures()}
     assert not printed & missing
+
+
+def test_variants_of_a_family_do_not_narrow_an_interval():
+    """Twelve bitrates of four codecs: Fisher's interval is that of four, and of twelve without families."""
+    rng = np.random.default_rng(0)
+    x = {f"{family}-{k}": k + rng.standard_normal() for family in "abcd" for k in range(3)}
+    y = {name: value + rng.standard_normal() for name, value in x.items()}
+    each, of = correlation(x, y), correlation(x, y, families={name: name[0] for name in x})
+    assert (each.r, each.rho, each.n, each.families) == (of.r, of.rho, of.n, 12)
+    assert of.families == 4
+    expected = scipy.stats.pearsonr([*x.values()], [*y.values()]).confidence_interval()
+    assert (each.low, each.high) == pytest.approx((expected.low, expected.high))
+    assert (of.low, of.high) == pytest.approx(
+        np.tanh(np.arctanh(of.r) + np.array([-1.96, 1.96])), abs=1e-4
+    )  # n - 3 = 1
+    assert str(of).endswith("n 12 codecs of 4 families")
+    three = correlation(x, y, families={name: min(name[0], "c") for name in x})
+    assert math.isnan(three.low)
+    assert "an interval is over families, and needs 4" in str(three)
 
 
 def test_no_correlation_of_few_codecs_or_of_a_constant():

@@ -103,6 +103,16 @@ def test_a_fresh_process_says_what_it_took():
     assert taken["peak_mb"] > 1.9e6 * 4 / 2**20  # its parameters at least
 
 
+def test_a_process_of_its_own_computes_as_the_store_does(monkeypatch):
+    """In float32, whatever the codec's package sets as it is loaded: TF32 has another speed."""
+    done, real = [], registry.load
+    monkeypatch.setattr(speed.calls, "full_precision", lambda device: done.append(f"precision on {device}"))
+    monkeypatch.setattr(registry, "load", lambda *of: done.append("load") or real(*of))
+    monkeypatch.setattr(speed.calls, "reconstruct", lambda *of: done.append("reconstruct"))
+    speed._measure_this_process("tiny-2", "cpu")
+    assert done == ["precision on cpu", "load", "precision on cpu", "reconstruct", "reconstruct"]
+
+
 def test_a_process_that_fails_says_why():
     broken = registry.find("earmark.tests.own_codecs:Halver").model_copy(
         update={"adapter": "earmark.tests.own_codecs:No"}

@@ -100,6 +100,22 @@ def test_constant_codes_are_stable_and_no_more_so_than_by_chance(store, dataset)
     assert "holds no information" in kept.notes[0]
 
 
+def test_a_codebook_of_one_code_has_nothing_to_keep_and_is_left_out(dataset):
+    """Of three codebooks the first is kept as it is, the second is constant, the third independent: (1 + 0) / 2."""
+    rng, pairs = np.random.default_rng(0), {}
+    for clip in dataset.clips:
+        before = np.stack([rng.integers(8, size=2000), np.full(2000, 3), rng.integers(8, size=2000)])
+        pairs[clip.id] = (before, np.stack([before[0], rng.integers(8, size=2000), rng.integers(8, size=2000)]))
+    change = stability.Change(dataset, pairs, {}, {})
+    kept = stability.information_kept(change, range(3))
+    assert kept.value == pytest.approx(0.5, abs=0.01)
+    assert list(kept.notes) == ["codebooks left out, as each is one code alone: 1"]
+    assert stability.information_kept(change, [0]).value == pytest.approx(1)
+    alone = stability.information_kept(change, [1])
+    assert (alone.n, "holds no information" in alone.notes[0]) == (0, True)
+    assert stability.information_kept(stability.Change(dataset, {}, {"a": "no"}, {}), range(3)).n == 0
+
+
 def test_random_codes_are_at_chance(store, dataset):
     change = stability.change(registry.find("random-codes"), dataset, store, (Round(),))
     assert stability.same_ids(change).value < 0.01

@@ -1,5 +1,6 @@
 """Workers and devices through the plugin's hooks, with stand-in device lists."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,19 @@ def test_every_worker_has_a_device_and_a_replacement_that_of_the_dead(nodes):
     assert [device_of(node) for node in workers] == ["0", "1", "2", "3"]
     plugin.pytest_testnodedown(workers[2])
     assert device_of(nodes("gw4")) == "2"
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, None), (2, "32"), (8, "8"), (100, "1")])
+def test_threads_are_shared_out_by_the_cores_that_the_process_may_use(monkeypatch, workers, threads):
+    """64 of the machine's 128: a worker of eight with 16 threads would have two threads a core."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    plugin._share_cores(workers)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    plugin._share_cores(workers)
+    assert os.environ.pop("OMP_NUM_THREADS", None) == threads
 
 
 def test_a_device_that_was_named_is_not_shared_out(nodes):

@@ -50,6 +50,19 @@ def clean(results: Path) -> int:
     return len(old)
 
 
+def tidy(results: Path) -> None:
+    """Take out of every test's "Tear down" what pytest itself does there: one `codec::<lambda>` of no time a fixture.
+
+    allure-pytest writes down every finalizer. Those of fixtures that yield have other names, and stay.
+    """
+    for path in results.glob("*-container.json"):
+        container = json.loads(path.read_text(encoding="utf-8"))
+        done = container.get("afters", [])
+        kept = [after for after in done if not after["name"].endswith("::<lambda>")]
+        if len(kept) < len(done):
+            _write(path, json.dumps(container | {"afters": kept}))
+
+
 def write_environment(results: Path, environment: Mapping[str, object]) -> Path:
     """Write environment.properties: what the run ran on, as name and value.
 
@@ -77,18 +90,6 @@ def write_performance(
     """
     rows = [_row(score, titles or {}, group) for score in scores if score.value is not None]
     return _write(results / SCORES_FILE, json.dumps(rows, indent=1, allow_nan=False))
-
-
-def tidy(results: Path) -> None:
-    """Take out the steps that allure-pytest writes of pytest's own finalizers ("codec::<lambda>", of unknown status):
-    they are nothing that a test did.
-    """
-    for path in results.glob("*-container.json"):
-        container = json.loads(path.read_text(encoding="utf-8"))
-        after = container.get("afters", [])
-        kept = [step for step in after if not step["name"].endswith("::<lambda>")]
-        if kept != after:
-            _write(path, json.dumps(container | {"afters": kept}))
 
 
 def categories() -> list[dict[str, Any]]:
