@@ -145,7 +145,8 @@ def _checked(info: Info, part: Any, wav: Tensor) -> tuple[Tensor | None, Tensor 
         )
     codes, sound = part
     if codes is not None:
-        check_codes(info, Encoded(codes, torch.tensor([codes.shape[-1]])), len(wav))
+        frames = codes.shape[-1] if isinstance(codes, torch.Tensor) and codes.ndim else 0
+        check_codes(info, Encoded(codes, torch.tensor([frames])), len(wav))
     return codes, sound if sound is None else check_wav(info, sound, wav)
 
 
@@ -183,6 +184,8 @@ def check_codes(info: Info, encoded: Encoded, batch: int) -> None:
             f"expected earmark.Encoded(codes, frames)"
         )
     codes = encoded.codes
+    if not isinstance(codes, torch.Tensor):
+        raise CodecError(f"codec failed: {info.name}: codes are {type(codes).__name__}, expected a tensor")
     if codes.dtype != torch.int64 or codes.ndim != 3 or codes.shape[:2] != (batch, info.num_codebooks):
         raise CodecError(
             f"codec failed: {info.name}: codes are {codes.dtype} {list(codes.shape)}, "
