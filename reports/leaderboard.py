@@ -277,6 +277,7 @@ def to_csv(board: Board) -> str:
         "unit",
         "higher_is_better",
         "domain",
+        "device",
     )
     numbers = (
         "value", "ci_low", "ci_high", "n", "exact", "failed", "no_answer", "at_bound", "out_of_domain",

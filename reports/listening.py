@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import math
-import os
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,7 +58,8 @@ def keep_sound(reports: Path, sound: Sound) -> tuple[str, str]:
     path = reports / FOLDER / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        # As in `store.shards`: of this process alone, also where machines share a disk.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         partial.write_bytes(sound.flac)
         partial.replace(path)
     return sound.caption, name

@@ -65,6 +65,16 @@ class Score:
             self.seed, self.dataset_fingerprint,
         )  # fmt: skip
 
+    @property
+    def clips(self) -> int:
+        """The clips that the codec was asked for: scored, come back exactly, or failed."""
+        return self.n + (0 if self.at_bound else self.exact) + self.failed
+
+    @property
+    def fails(self) -> bool:
+        """Whether more clips failed than leave a score."""
+        return self.failed > MAX_FAILED * self.clips
+
     def to_json(self) -> str:
         """One line of scores.jsonl: strict JSON, with no NaN and no Infinity."""
         return json.dumps(asdict(self), allow_nan=False, ensure_ascii=False)

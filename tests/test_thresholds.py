@@ -120,6 +120,13 @@ def test_one_percent_failed_clips_is_allowed(read):
     assert read("{}").judge(replace(SCORE, n=99, failed=1)).failed is None
 
 
+def test_clips_that_came_back_exactly_are_clips(read):
+    """They are in no mean and so not in n, but one of a hundred clips failed."""
+    assert read("{}").judge(replace(SCORE, n=9, exact=90, failed=1)).failed is None
+    assert "1 of 90 clips failed" in read("{}").judge(replace(SCORE, n=9, exact=80, failed=1)).failed
+    assert "2 of 101 clips failed" in read("{}").judge(replace(SCORE, n=99, exact=99, at_bound=True, failed=2)).failed
+
+
 @pytest.mark.parametrize(("higher", "bound"), [(True, "min: 1e9"), (False, "max: -1e9")])
 def test_an_infinite_score_is_at_its_best(read, higher, bound):
     score = replace(SCORE, value=None, at_bound=True, higher_is_better=higher)
