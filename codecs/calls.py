@@ -10,6 +10,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from earmark.codecs import registry
 from earmark.codecs.contract import Encoded, Info
 
 if TYPE_CHECKING:
@@ -24,6 +25,25 @@ class CodecError(RuntimeError):
 
 class NoMemoryError(CodecError):
     """The device has not enough memory for a call: the machine's limit, and not the codec's fault."""
+
+
+def load(entry: registry.Entry, device: str) -> Any:
+    """The codec, built on a device, with full precision.
+
+    Raises CodecError that names the codec where it cannot be built; NoMemoryError where the device has no room for it.
+    """
+    full_precision(device)
+    try:
+        adapter = registry.load(entry, device)
+    except Exception as error:
+        import torch
+
+        why = f"{entry.name}: cannot be loaded: {type(error).__name__}: {error}"
+        if isinstance(error, torch.OutOfMemoryError):
+            raise NoMemoryError(f"infrastructure fault: {why}") from error
+        raise CodecError(f"codec failed: {why}") from error
+    full_precision(device)  # again: some packages allow TF32 as they are imported
+    return adapter
 
 
 def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:

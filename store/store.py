@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from earmark.codecs import registry
+from earmark.codecs import calls
 from earmark.codecs.calls import CodecError, device_is_lost, full_precision
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
@@ -81,18 +81,11 @@ class Store:
             torch.cuda.empty_cache()  # another worker may have this GPU too
 
     def _load(self, entry: Entry) -> Any:
-        full_precision(self.device)
         try:
-            adapter = registry.load(entry, self.device)
-            full_precision(self.device)  # again: some packages allow TF32 as they are imported
-            return adapter
-        except Exception as error:
-            import torch
-
-            whose = "infrastructure fault" if isinstance(error, torch.OutOfMemoryError) else "codec failed"
-            message = f"{whose}: {entry.name}: cannot be loaded: {type(error).__name__}: {error}"
-            self._broken[entry.name] = message
-            raise CodecError(message) from error
+            return calls.load(entry, self.device)
+        except CodecError as error:
+            self._broken[entry.name] = str(error)
+            raise
 
     def fingerprint(self, entry: Entry) -> str:
         """What the codec's results depend on. A codec that cannot be looked into has results for this run only."""
