@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.reports.scores import lines_of
+
 if TYPE_CHECKING:
     from earmark.reports.attachments import Sound
 
@@ -88,7 +90,7 @@ def read_manifest(reports: Path) -> list[Heard]:
     Raises ValueError with file and line where a line is not a clip.
     """
     path, found = reports / FOLDER / MANIFEST, []
-    for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), start=1):
+    for number, line in enumerate(lines_of(path) if path.exists() else (), start=1):
         try:
             found.append(Heard(**json.loads(line)))
         except (ValueError, TypeError) as error:
