@@ -32,7 +32,7 @@ app.add_typer(data_app, name="data")
 
 Everything = Annotated[bool, typer.Option("--all", help="every measurement in the folder, the newest of each")]
 Reports = Annotated[Path, typer.Option(help="where the run wrote its scores")]
-Sounds = Annotated[float, typer.Option(metavar="MB", help="most megabytes of sound in the leaderboard; 0: none")]
+Sounds = Annotated[float, typer.Option(min=0, metavar="MB", help="most megabytes of sound in the leaderboard; 0: none")]
 
 
 @app.command()
@@ -162,10 +162,12 @@ def report(
     from earmark.reports.scores import newest
     from earmark.scoring import in_order
 
-    every = [score for file in files or [reports / "scores.jsonl"] for score in _scores(file)]
+    read = [_scores(file) for file in files or [reports / "scores.jsonl"]]
+    every = [score for scores in read for score in scores]
     heard_in = [file.parent for file in files or ()] or [reports]
     if files:
-        _write_leaderboard(newest(every), every, heard_in, sounds, reports)
+        of_each = [score for scores in read for score in newest(scores)]  # the page takes the newest of them by time
+        _write_leaderboard(of_each, every, heard_in, sounds, reports)
         return
     found = newest(every)
     scores = in_order(score for score in found if everything or score.run == found[-1].run)

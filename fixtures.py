@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,7 @@ from earmark.data import cards
 from earmark.data.cards import Dataset
 from earmark.metrics import registry as metric_registry
 from earmark.planning import LISTENING, MEASURED, judge_of, listed, run_of
+from earmark.reports.allure.results import CODEC_FAILED, INFRASTRUCTURE_FAULT
 from earmark.reports.scores import Score
 from earmark.thresholds import Thresholds
 
@@ -159,5 +160,14 @@ def _verdict(judge: Thresholds, score: Score, measured: list[dict[str, Any]]) ->
     verdict = judge.judge(score)
     record = next(entry for entry in measured if entry["score"]["metric"] == score.metric)
     record["ungated"] = verdict.ungated
+    if not verdict.failed:
+        return None
     worst = "".join(f"\n  {clip}: {why}" for clip, why in sorted(record["errors"].items())[:5])
-    return verdict.failed + worst if verdict.failed else None
+    return _blamed(verdict.failed, record["errors"].values()) + worst
+
+
+def _blamed(failed: str, errors: Collection[str]) -> str:
+    """Of too many clips that failed, whose fault it is: not the codec's where the machine's was behind each."""
+    if errors and all(error.startswith(INFRASTRUCTURE_FAULT) for error in errors):
+        return failed.replace(CODEC_FAILED, INFRASTRUCTURE_FAULT, 1) if failed.startswith(CODEC_FAILED) else failed
+    return failed

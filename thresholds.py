@@ -149,8 +149,8 @@ class Thresholds:
 def _broken(score: Score, bound: Bound | None) -> str | None:
     """Why a score is none, or of too few clips, for the bound or where there is none; None where it can be judged."""
     allowed = bound.max_failed if bound and bound.max_failed is not None else MAX_FAILED
-    if score.failed > allowed * (score.n + score.failed):
-        return f": {score.failed} of {score.n + score.failed} clips failed"
+    if score.failed > allowed * score.clips:
+        return f": {score.failed} of {score.clips} clips failed"
     infinite = bound is not None and math.inf in (bound.max, -(bound.min if bound.min is not None else 0))
     all_failed = score.n == 0 and score.failed  # and that is allowed
     if score.value is None and not (score.at_bound or infinite or all_failed):
@@ -305,7 +305,7 @@ def as_yaml(scores: Iterable[Score], origin: str) -> str:
     """A thresholds file that these scores pass, with a margin: 2 % of the value or half of its interval."""
     tree: dict = {}
     for score in scores:
-        if score.value is None or score.failed > MAX_FAILED * (score.n + score.failed):
+        if score.value is None or score.fails:
             continue  # an infinite score has no margin, and a failed one must not become the rule
         at = tree.setdefault(score.codec, {}).setdefault(score.suite, {}).setdefault(score.dataset, {})
         at[score.metric] = _bound_below(score, origin)

@@ -10,6 +10,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from earmark.codecs import registry
 from earmark.codecs.contract import Encoded, Info
 
 if TYPE_CHECKING:
@@ -24,6 +25,25 @@ class CodecError(RuntimeError):
 
 class NoMemoryError(CodecError):
     """The device has not enough memory for a call: the machine's limit, and not the codec's fault."""
+
+
+def load(entry: registry.Entry, device: str) -> Any:
+    """The codec, built on a device, with full precision.
+
+    Raises CodecError that names the codec where it cannot be built; NoMemoryError where the device has no room for it.
+    """
+    full_precision(device)
+    try:
+        adapter = registry.load(entry, device)
+    except Exception as error:
+        import torch
+
+        why = f"{entry.name}: cannot be loaded: {type(error).__name__}: {error}"
+        if isinstance(error, torch.OutOfMemoryError):
+            raise NoMemoryError(f"infrastructure fault: {why}") from error
+        raise CodecError(f"codec failed: {why}") from error
+    full_precision(device)  # again: some packages allow TF32 as they are imported
+    return adapter
 
 
 def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -145,7 +165,8 @@ def _checked(info: Info, part: Any, wav: Tensor) -> tuple[Tensor | None, Tensor 
         )
     codes, sound = part
     if codes is not None:
-        check_codes(info, Encoded(codes, torch.tensor([codes.shape[-1]])), len(wav))
+        frames = codes.shape[-1] if isinstance(codes, torch.Tensor) and codes.ndim else 0
+        check_codes(info, Encoded(codes, torch.tensor([frames])), len(wav))
     return codes, sound if sound is None else check_wav(info, sound, wav)
 
 
@@ -183,6 +204,8 @@ def check_codes(info: Info, encoded: Encoded, batch: int) -> None:
             f"expected earmark.Encoded(codes, frames)"
         )
     codes = encoded.codes
+    if not isinstance(codes, torch.Tensor):
+        raise CodecError(f"codec failed: {info.name}: codes are {type(codes).__name__}, expected a tensor")
     if codes.dtype != torch.int64 or codes.ndim != 3 or codes.shape[:2] != (batch, info.num_codebooks):
         raise CodecError(
             f"codec failed: {info.name}: codes are {codes.dtype} {list(codes.shape)}, "

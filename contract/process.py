@@ -150,6 +150,7 @@ def _built_and_used(request: dict[str, Any]) -> list[str]:
     entry, before = Entry.model_validate_json(request["entry"]), state.process_state()
     adapter = registry.load(entry, request["device"])
     changed = [name for name in state.changes(before, state.process_state()) if not name.startswith("random")]
+    full_precision(request["device"])  # again, as in `calls.load`: what building changed is noted by now
     subject = Subject(entry, request["device"], lambda: adapter)
     made: dict[str, Any] = {**subject.of(_clip(subject))}
     np.savez(request["to"], **made)

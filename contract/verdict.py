@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from earmark.codecs import registry
-from earmark.codecs.calls import CodecError, full_precision
+from earmark.codecs import calls, registry
+from earmark.codecs.calls import CodecError, NoMemoryError
 from earmark.codecs.contract import Capability
 from earmark.codecs.registry import Entry
 from earmark.contract.subject import Subject
@@ -96,6 +96,8 @@ def _fault(check: Check, subject: Subject) -> str:
         raise NotAsked(f"it does not {check.needs}")
     try:
         check.question(subject)
+    except NoMemoryError as error:
+        return str(error)  # which says whose fault it is: nothing was found of the codec
     except (Broken, CodecError) as error:
         expected, came = getattr(error, "expected", check.asks), getattr(error, "came", str(error))
     else:
@@ -150,12 +152,7 @@ def _builder(entry: Entry, device: str) -> Callable[[], Any]:
 
     def adapter() -> Any:
         if not built:
-            full_precision(device)
-            try:
-                built.append(registry.load(entry, device))
-            except Exception as error:
-                message = f"codec failed: {entry.name}: cannot be loaded: {type(error).__name__}: {error}"
-                raise CodecError(message) from error
+            built.append(calls.load(entry, device))
         return built[0]
 
     return adapter

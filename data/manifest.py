@@ -149,7 +149,9 @@ def _csv_rows(path: Path) -> Rows:
 
 def _jsonl_rows(path: Path) -> Rows:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    with path.open(encoding="utf-8-sig") as file:  # `str.splitlines` would end a line within a text, at U+2028
+        lines = file.readlines()
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line) if line.strip() else None
         except json.JSONDecodeError as error:

@@ -21,12 +21,21 @@ def sides(dataset: Dataset, task: Task, seed: int = 0) -> dict[str, str]:
 
     Where the card says nothing: the column `fold`, else `split`, else five folds of ours by group.
     """
-    clips = [clip for clip in dataset.clips if clip.fields.get(task.target)]
-    rule = task.held_out or dataset.card.held_out or _found(clips)
+    clips, rule = told(dataset, task), rule_of(dataset, task)
     if rule.column:
         return {clip.id: clip.fields[rule.column] for clip in clips if clip.fields.get(rule.column)}
     assert rule.folds is not None
     return grouped_folds(clips, task.target, rule.by, rule.folds, seed)
+
+
+def told(dataset: Dataset, task: Task) -> list[Clip]:
+    """The clips that the task has a label for."""
+    return [clip for clip in dataset.clips if clip.fields.get(task.target)]
+
+
+def rule_of(dataset: Dataset, task: Task) -> HeldOut:
+    """By what is held out: as the task says, or the card, or what columns the clips have."""
+    return task.held_out or dataset.card.held_out or _found(told(dataset, task))
 
 
 def _found(clips: Sequence[Clip]) -> HeldOut:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Frames = Sequence[np.ndarray]  # of every clip; may read each from disk when it is asked for
 Beat = Callable[[str], None]
 BATCH = 8  # clips heard at once
-RATES = ("minimum_hz", "maximum_hz", "interpolate")
-NOT_BUILT = ("vocabulary", "check", "folds", *RATES)  # options that say nothing of the modules
+# Options that say nothing of the modules.
+NOT_BUILT = ("vocabulary", "check", "folds", "minimum_hz", "maximum_hz", "interpolate")
 
 
 @dataclass(frozen=True)

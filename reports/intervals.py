@@ -66,7 +66,7 @@ def tail(groups: int) -> float:
     """The share of resampled means that lies beyond either end of a 95 % interval of a mean over so many groups.
 
     2.5 % of them would be too few: resamples of n groups spread by sqrt((n - 1) / n) too little, and have a normal's
-    tails where Student's are due. Of 5 groups such an interval holds the truth 83 times in 100, of 10 it does 90 times.
+    tails where Student's are due. Of 5 groups such an interval holds the truth 83 times in 100, of 10 it does 89 times.
     No resample lies beyond the groups' own means, so of 4 groups and fewer the interval is still too narrow.
     Source: Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015 (the expanded
     percentile).

@@ -108,12 +108,14 @@ def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[
     newest: dict[tuple[str, Column], Score] = {}
     for score in sorted(scores, key=lambda score: score.time):
         newest[score.codec, column_of(score, domains)] = score
-    columns = list(dict.fromkeys(column for _, column in newest))
+    peers: dict[Column, list[Score]] = {}
+    for (_, column), score in newest.items():
+        peers.setdefault(column, []).append(score)
+    columns = [*peers]
     place = {column: index for index, column in enumerate(columns)}
     cells: dict[str, dict[int, Cell]] = {}
     for (codec, column), score in newest.items():
-        peers = [other for (_, its), other in newest.items() if its == column]
-        made = Cell(score, rank(score, peers), _trained_on(facts.get(codec, Facts()), column.dataset))
+        made = Cell(score, rank(score, peers[column]), _trained_on(facts.get(codec, Facts()), column.dataset))
         cells.setdefault(codec, {})[place[column]] = _with_figure(made, printed(codec, column.dataset, column.metric))
     sizes: dict[str, dict[str, float | None]] = {codec: {} for codec in cells}
     for score in newest.values():
@@ -277,6 +279,7 @@ def to_csv(board: Board) -> str:
         "unit",
         "higher_is_better",
         "domain",
+        "device",
     )
     numbers = (
         "value", "ci_low", "ci_high", "n", "exact", "failed", "no_answer", "at_bound", "out_of_domain",

@@ -12,11 +12,13 @@ import base64
 import hashlib
 import json
 import math
-import os
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from earmark.reports.scores import lines_of
 
 if TYPE_CHECKING:
     from earmark.reports.attachments import Sound
@@ -58,7 +60,8 @@ def keep_sound(reports: Path, sound: Sound) -> tuple[str, str]:
     path = reports / FOLDER / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        # As in `store.shards`: of this process alone, also where machines share a disk.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         partial.write_bytes(sound.flac)
         partial.replace(path)
     return sound.caption, name
@@ -87,7 +90,7 @@ def read_manifest(reports: Path) -> list[Heard]:
     Raises ValueError with file and line where a line is not a clip.
     """
     path, found = reports / FOLDER / MANIFEST, []
-    for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), start=1):
+    for number, line in enumerate(lines_of(path) if path.exists() else (), start=1):
         try:
             found.append(Heard(**json.loads(line)))
         except (ValueError, TypeError) as error:

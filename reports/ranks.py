@@ -2,7 +2,8 @@
 
 A clip that comes back exactly (infinite dB) is in no mean, so a codec that is exact on nine clips of ten would be
 judged by its one bad clip. Hence two questions, the mean of the rest and the share of exact clips: a codec that is
-better by one and worse by the other is neither above nor below.
+better by one and worse by the other is neither above nor below. As ties of intervals are, so this is no order of all: a
+rank counts who is better, and where all have somebody above them there is no first.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-from earmark.reports.scores import MAX_FAILED, Score
+from earmark.reports.scores import Score
 
 Interval = tuple[float, float]
 
@@ -37,7 +38,7 @@ def _beyond(a: Interval, b: Interval) -> int:
 def _mean(score: Score) -> Interval:
     """The interval of the mean; of a codec that fails too often the worst there is."""
     best = float("inf") if score.higher_is_better else float("-inf")
-    if _fails(score):
+    if score.fails:
         return -best, -best
     if score.value is None:
         return (best, best) if score.at_bound else (-best, -best)
@@ -48,13 +49,10 @@ def _mean(score: Score) -> Interval:
 
 def _share_exact(score: Score) -> Interval:
     """The share of clips that came back exactly. (Wilson's interval takes clips as independent.)"""
-    if _fails(score):
+    if score.fails:
         return 0.0, 0.0
-    return _share(score.n, score.n) if score.at_bound else _share(score.exact, score.n + score.exact)
-
-
-def _fails(score: Score) -> bool:
-    return score.failed > MAX_FAILED * (score.n + score.failed)
+    came_back = score.clips - score.failed
+    return _share(came_back if score.at_bound else score.exact, came_back)
 
 
 @functools.cache

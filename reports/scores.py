@@ -65,6 +65,16 @@ class Score:
             self.seed, self.dataset_fingerprint,
         )  # fmt: skip
 
+    @property
+    def clips(self) -> int:
+        """The clips that the codec was asked for: scored, come back exactly, or failed."""
+        return self.n + (0 if self.at_bound else self.exact) + self.failed
+
+    @property
+    def fails(self) -> bool:
+        """Whether more clips failed than leave a score."""
+        return self.failed > MAX_FAILED * self.clips
+
     def to_json(self) -> str:
         """One line of scores.jsonl: strict JSON, with no NaN and no Infinity."""
         return json.dumps(asdict(self), allow_nan=False, ensure_ascii=False)
@@ -124,7 +134,7 @@ def read_all(path: Path) -> list[Score]:
     killed run and is passed over.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         try:
             found.append(Score.from_dict(json.loads(line)))
         except (ValueError, TypeError) as error:
@@ -132,6 +142,12 @@ def read_all(path: Path) -> list[Score]:
                 break
             raise ValueError(f"{path}:{number}: not a score ({error})") from error
     return found
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of JSON in a file. (`str.splitlines` would end one within a text, at U+2028.)"""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return file.readlines()
 
 
 def read_clips(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from earmark.data.manifest import Clip
 from earmark.metrics import METRICS
 from earmark.reports import attachments
 from earmark.reports.attachments import Sound
+from earmark.scoring import clips as pairs
 from earmark.scoring.clips import clip_outcomes, pair
 from earmark.store import fingerprint
 from earmark.store.jobs import Job, prepare, sound_job
@@ -73,7 +74,8 @@ def listening_examples(entry: Entry, dataset: Dataset, store: Store) -> list[Exa
 
 
 def _version() -> str:
-    return fingerprint.of_files(__file__, attachments.__file__)
+    """Of the sources beside the maker's own: what brings a pair together, and what draws it."""
+    return fingerprint.of_files(pairs.__file__, attachments.__file__)
 
 
 def _example(place: str, value: float, clip: Clip, made: Outcome) -> Example:

@@ -17,7 +17,7 @@ from earmark.codecs.registry import Entry
 from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.data.schema import Task
-from earmark.data.splits import sides
+from earmark.data.splits import sides, told
 from earmark.probes import protocol as protocols
 from earmark.probes.folds import Fold, folds
 from earmark.probes.protocol import Recipe
@@ -63,8 +63,12 @@ class Labelled:
 
 
 def labelled(dataset: Dataset, task: Task) -> Labelled:
-    """The clips with a label for the task, and the sides that the dataset's card gives them."""
-    where = sides(dataset, task)
+    """The clips with a label for the task, and the sides that the dataset's card gives them.
+
+    Verification learns from none: all are tested, be they of fewer speakers than the card has folds.
+    """
+    verified = task.kind == "verification"
+    where = {clip.id: "test" for clip in told(dataset, task)} if verified else sides(dataset, task)
     clips = tuple(clip for clip in dataset.clips if clip.id in where)
     return Labelled(
         dataset, task, clips, tuple(c.fields[task.target] for c in clips), tuple(where[c.id] for c in clips)

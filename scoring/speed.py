@@ -208,9 +208,7 @@ def _measure_this_process(spec: str, device: str) -> dict[str, float]:
 
     started, before = time.perf_counter(), _peak_mib()
     entry = registry.find(spec)
-    calls.full_precision(device)
-    adapter = registry.load(entry, device)
-    calls.full_precision(device)  # as the store: again, as some packages allow TF32 when they are imported
+    adapter = calls.load(entry, device)
     wav, lengths = sound(entry, 1.0, 1, device)
     calls.reconstruct(adapter, entry.info, wav, lengths, 0)
     start_s = time.perf_counter() - started

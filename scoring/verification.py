@@ -11,7 +11,7 @@ import numpy as np
 from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.cards import Dataset
-from earmark.data.splits import sides
+from earmark.data.splits import rule_of, sides, told
 from earmark.scoring.found import Found, statistic_of
 from earmark.scoring.probes import Labelled, features
 from earmark.store.store import Store
@@ -28,8 +28,10 @@ def verification_set(dataset: Dataset, seed: int = 0) -> Dataset:
     if task is None:
         return dataset
     whole = cards.load(dataset.card)
-    where = sides(whole, task)
-    tested = [clip for clip in whole.clips if where.get(clip.id, "train") not in LEARNED_FROM]
+    tested = told(whole, task)
+    if rule_of(whole, task).column:
+        where = sides(whole, task)
+        tested = [clip for clip in tested if where.get(clip.id, "train") not in LEARNED_FROM]
     if dataset.limit is not None and len(tested) > dataset.limit:
         chosen = _several_each([clip.fields[task.target] for clip in tested], dataset.limit, seed)
         tested = [tested[at] for at in sorted(chosen)]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from earmark.codecs import registry
+from earmark.codecs import calls
 from earmark.codecs.calls import CodecError, device_is_lost, full_precision
 from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
@@ -81,15 +81,11 @@ class Store:
             torch.cuda.empty_cache()  # another worker may have this GPU too
 
     def _load(self, entry: Entry) -> Any:
-        full_precision(self.device)
         try:
-            adapter = registry.load(entry, self.device)
-            full_precision(self.device)  # again: some packages allow TF32 as they are imported
-            return adapter
-        except Exception as error:
-            message = f"codec failed: {entry.name}: cannot be loaded: {type(error).__name__}: {error}"
-            self._broken[entry.name] = message
-            raise CodecError(message) from error
+            return calls.load(entry, self.device)
+        except CodecError as error:
+            self._broken[entry.name] = str(error)
+            raise
 
     def fingerprint(self, entry: Entry) -> str:
         """What the codec's results depend on. A codec that cannot be looked into has results for this run only."""
@@ -230,17 +226,19 @@ class Store:
 
     def _attempt(self, job: Job, clips: Sequence[Clip], attempts: Path, count: int) -> list[Outcome]:
         """Make clips with a note beside the shard for as long as it takes: it stays where this process is killed."""
+        if job.model and (self._lost or device_is_lost()):
+            self._end_without_device(f"before {job.entry.name}")  # by what did not go through the store
         _write_json(attempts, {"run": self.run, "deaths": count})
         try:
             return job.make(self, clips)
         finally:
             if job.model and device_is_lost():
-                self._end_without_device(job)
+                self._end_without_device(f"in {job.entry.name}")
             attempts.unlink(missing_ok=True)  # an error is not a death
 
-    def _end_without_device(self, job: Job) -> NoReturn:
+    def _end_without_device(self, where: str) -> NoReturn:
         """End this process, or raise StoreError: every codec after this one would fail here, and be blamed for it."""
-        self._lost = self._lost or f"infrastructure fault: {self.device} is lost since a CUDA error in {job.entry.name}"
+        self._lost = self._lost or f"infrastructure fault: {self.device} is lost since a CUDA error {where}"
         self.beat(self._lost)
         if self.expendable:
             os.kill(os.getpid(), signal.SIGKILL)  # at once: what is left of CUDA may hang at the interpreter's end

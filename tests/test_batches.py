@@ -147,6 +147,24 @@ def test_no_verdict_is_kept_where_there_was_no_room_to_try(tmp_path, monkeypatch
     assert Store(tmp_path, "cuda:0", "r").batches(entry, "sound")
 
 
+def test_a_codec_that_does_not_fit_into_memory_is_not_broken(tmp_path, clips, monkeypatch):
+    """Another process may hold it: the next run tries again."""
+
+    def hungry(self, info, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    entry, before = registry.find(f"{OWN}:Same"), own_codecs.Same.__init__
+    monkeypatch.setattr(own_codecs.Same, "__init__", hungry)
+    store = Store(tmp_path / "s", "cpu", "r")
+    store.know({entry.name: "0"})
+    found = list(store.outcomes(sound_job(entry), clips))
+    assert all(made.error.startswith("infrastructure fault: same: cannot be loaded: OutOfMemory") for made in found)
+    monkeypatch.setattr(own_codecs.Same, "__init__", before)
+    again = Store(tmp_path / "s", "cpu", "another")
+    again.know({entry.name: "0"})
+    assert not [made.error for made in again.outcomes(sound_job(entry), clips) if made.error]
+
+
 def test_a_codec_that_cannot_be_loaded_fails_clip_by_clip_on_an_accelerator_too(tmp_path, clips, monkeypatch):
     """As on the CPU: each clip is counted and says why."""
     monkeypatch.setattr(batches, "_padded", lambda wavs, device, padded=batches._padded: padded(wavs, "cpu"))

@@ -115,6 +115,18 @@ def test_other_bugs(cls, name, message):
         torch.set_default_dtype(before)
 
 
+def test_want_of_memory_says_nothing_of_a_codec(monkeypatch):
+    def hungry(self, *given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(planted_bugs.Good, "encode", hungry)
+    result = judge(CHECKS["shapes"], subject_of(entry_of(planted_bugs.Good), "cpu"))
+    assert (result.verdict, result.message) == (
+        "failed",
+        "infrastructure fault: good-codec: out of memory in encode: CUDA out of memory",
+    )
+
+
 def test_a_stream_may_draw_other_noise_but_not_other_tokens():
     """The same wrong sound is let pass where the codec is declared stochastic; tokens never are."""
     for cls, verdict in ((planted_bugs.RemembersTheStreamBefore, "passed"), (BUGS["stream_equals_whole"], "failed")):

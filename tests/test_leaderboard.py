@@ -6,14 +6,16 @@ import re
 from dataclasses import asdict, replace
 
 import pytest
+from typer.testing import CliRunner
 
+from earmark.cli import app
 from earmark.reports.attachments import sounds
 from earmark.reports.history import trends
 from earmark.reports.leaderboard import Facts, board, to_csv, to_html, to_markdown
 from earmark.reports.listening import Heard, gather, keep_sound, write_manifest
 from earmark.reports.pictures import perplexity_table, pictures
 from earmark.reports.rates import Point, bd_rate, rate_curves
-from earmark.reports.scores import Score
+from earmark.reports.scores import Score, append_scores
 from earmark.reports.tables import headlines, is_headline
 from earmark.tests.browser import CHROMIUM, browser
 from earmark.tests.helpers import voice
@@ -359,6 +361,24 @@ def test_the_page_sorts_filters_and_plays_in_a_browser(tmp_path):
     assert second["at"] >= first["at"] > 0.2  # it goes on where the other was
     assert first["said"] == "worst clip of tiny-3 on libritts_test_other: the recording (1.00 s, 16 kHz)"
     assert second["said"] == "worst clip of tiny-3 on libritts_test_other: tiny-3 (1.00 s, 16 kHz)"
+
+
+def test_of_several_files_the_newest_counts_in_whatever_order_and_each_device_has_its_column(tmp_path):
+    speed = replace(score("a", 1.0, metric="kernels_per_second_both", higher=False), suite="speed", device="cpu")
+    runs = {
+        "new": [score("a", 3.0, run="2", time="2026-01-02"), replace(speed, value=2.0, device="cuda")],
+        "old": [score("a", 1.0, run="1", time="2026-01-01"), speed],
+    }
+    for name, scores in runs.items():
+        append_scores(tmp_path / name / "scores.jsonl", scores)
+    files = [str(tmp_path / name / "scores.jsonl") for name in runs]
+    for at, order in enumerate((files, files[::-1])):
+        done = CliRunner().invoke(app, ["report", *order, "--reports", str(tmp_path / f"{at}")])
+        assert done.exit_code == 0, done.output
+        rows = [*csv.DictReader(io.StringIO((tmp_path / f"{at}" / "leaderboard.csv").read_text()))]
+        values = sorted((row["metric"], row["device"], row["value"]) for row in rows)
+        both = [("kernels_per_second_both", "cpu", "1.0"), ("kernels_per_second_both", "cuda", "2.0")]
+        assert values == [*both, ("pesq_wb", "", "3.0")]
 
 
 def worse_before(scores):

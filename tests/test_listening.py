@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -58,6 +58,12 @@ def test_of_what_does_not_fit_the_worst_clips_stay_and_the_page_says_so(tmp_path
     assert found.left_out.startswith("3 of 6 clips are left out, as the page holds at most 0.0121 MB of sound")
     assert "earmark report --sounds 1 has them all" in found.left_out
     assert gather([tmp_path], asked, most_mb=1).left_out == ""
+
+
+def test_a_clip_may_have_any_name(tmp_path):
+    odd = [replace(heard(tmp_path, codec), clip="a\u2028b\u0085/</script>\n.wav") for codec in "ab"]
+    keep(tmp_path, *odd)
+    assert [clip.clip for clip in read_manifest(tmp_path)] == [odd[0].clip] * 2
 
 
 def test_a_damaged_manifest_names_its_line(tmp_path):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from earmark.cli import app
 from earmark.data import audio, cards, checks, tables
 from earmark.data.errors import DataError
+from earmark.data.layouts import tables as published
 from earmark.data.manifest import ManifestError, read_manifest, write_manifest
 from earmark.data.schema import Card, Source, Task, TaskKind
 from earmark.reports.scores import read_scores
@@ -342,6 +343,19 @@ def test_a_codec_is_given_the_part_and_not_the_file(folder):
     for clip, at in ((first, 0), (second, 1600)):
         np.testing.assert_array_equal(prepare(clip, 16000, 1).wav, whole[:, at : at + 1600])
     assert first.sha256 != second.sha256
+
+
+def test_a_text_with_a_line_separator_in_it_is_one_text(tmp_path):
+    """JSON leaves U+2028 and U+0085 in a text as they are; captions from the web have them."""
+    row = {"path": "a.wav", "dataset": "d", "sha256": "0" * 64, "caption": "rain\u2028on\u0085a roof"}
+    lines = [row, row | {"path": "b.wav", "sha256": "1" * 64}]
+    (tmp_path / "m.jsonl").write_bytes("\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode())
+    found = read_manifest(tmp_path / "m.jsonl")["d"]
+    assert [clip.fields["caption"] for clip in found] == [row["caption"]] * 2
+    for line in lines:
+        (tmp_path / line["path"]).touch()
+    read = published.read(tmp_path, "m.jsonl", path="{path}", columns={"caption": "caption"})
+    assert [line.columns["caption"] for line in read] == [row["caption"]] * 2
 
 
 def test_a_json_line_without_a_key_that_others_have_is_named(tmp_path):

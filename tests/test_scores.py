@@ -26,6 +26,13 @@ def test_what_a_killed_run_left_of_a_line_does_not_spoil_the_next(tmp_path):
     assert [score.codec for score in scores.read_scores(path)] == ["opus-6", "opus-12"]
 
 
+def test_a_line_separator_within_a_text_ends_no_score(tmp_path):
+    """A clip's name may have one, and be in a note: JSON leaves U+2028 and U+0085 as they are."""
+    odd, path = replace(SCORE, notes=("a\u2028b.wav\u0085",)), tmp_path / "scores.jsonl"
+    scores.append_scores(path, [odd, replace(SCORE, codec="opus-12")])
+    assert scores.read_scores(path) == [odd, replace(SCORE, codec="opus-12")]
+
+
 def test_what_is_measured_again_comes_last(tmp_path):
     path = tmp_path / "scores.jsonl"
     scores.append_scores(path, [SCORE, replace(SCORE, codec="opus-12"), replace(SCORE, run="2")])

@@ -10,7 +10,7 @@ from earmark.codecs import calls, registry
 from earmark.data import cards
 from earmark.store.jobs import latents_job, sound_job, tokens_job
 from earmark.store.store import Store
-from earmark.tests import standin_cuda, test_more_codecs, test_transformers_codecs
+from earmark.tests import standin_cuda, test_more_codecs, thin_transformers
 from earmark.tests.helpers import voice, write_dataset
 
 
@@ -63,7 +63,7 @@ def test_a_gpu_in_batches_gives_what_the_cpu_gives_one_by_one(name, clips, tmp_p
 
 
 THIN = {
-    **dict.fromkeys(("encodec-48k", "dac-24k", "mimi", "xcodec"), test_transformers_codecs),
+    **dict.fromkeys(("encodec-48k", "dac-24k", "mimi", "xcodec"), thin_transformers),
     **dict.fromkeys(("neucodec", "pocket", "vibe-sampled"), test_more_codecs),
 }
 

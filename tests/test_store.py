@@ -423,12 +423,19 @@ def test_the_codec_before_is_gone_when_the_next_is_loaded(make):
 
 @pytest.fixture
 def lost(monkeypatch):
-    """A process whose CUDA context was ended by a bad kernel, as torch tells it; the ends of processes, noted."""
-    ends = []
+    """A process whose CUDA context a kernel of BreaksCuda ends, as torch tells it; the ends of processes, noted."""
+    ends, broken = [], []
+    reconstruct = own_codecs.BreaksCuda.reconstruct
+
+    def breaks(*given):
+        broken.append(True)
+        reconstruct(*given)
 
     def synchronize(*_):
-        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        if broken:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
+    monkeypatch.setattr(own_codecs.BreaksCuda, "reconstruct", breaks)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
 
@@ -447,7 +454,18 @@ def test_after_a_lost_device_nothing_is_blamed_on_other_codecs(dataset, make, lo
         with pytest.raises(shards.StoreError, match=r"cpu is lost since a CUDA error in breaks-cuda: .* with -n 1"):
             sounds(store, registry.find(f"{OWN}:{name}"), dataset)
     assert not [*store.root.rglob("*.safetensors")]
+    assert not [*(store.root / "halver").rglob("*.attempts")]  # nor counted as a death of theirs
     assert not lost
+
+
+def test_a_device_that_was_lost_outside_of_the_store_is_blamed_on_nobody(dataset, make, lost):
+    """As the contract's checks and the timed calls do, which go to the codec themselves."""
+    store, breaks = make(), registry.find(f"{OWN}:BreaksCuda")
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        store.adapter(breaks).reconstruct(None, None, 0)
+    with pytest.raises(shards.StoreError, match="cpu is lost since a CUDA error before halver"):
+        sounds(store, registry.find(f"{OWN}:Halver"), dataset)
+    assert not [*store.root.rglob("*.attempts")]
 
 
 def test_a_worker_that_lost_its_device_ends_for_another_to_take_its_place(dataset, tmp_path, lost):

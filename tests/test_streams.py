@@ -12,7 +12,7 @@ from earmark.codecs.carried import Past  # noqa: E402
 from earmark.scoring import speed, streams  # noqa: E402
 from earmark.store.store import Store  # noqa: E402
 from earmark.tests import own_codecs  # noqa: E402
-from earmark.tests import test_transformers_codecs as thin  # noqa: E402
+from earmark.tests import thin_transformers as thin  # noqa: E402
 
 INFO = own_codecs.Live.info
 LIVE = registry.find("earmark.tests.own_codecs:Live")
@@ -54,6 +54,8 @@ def test_a_stream_is_told_part_by_part():
         (SOUND, r"stream yielded Tensor, expected a pair \(codes or None, wav or None\)"),
         ((codes(256), SOUND), "codes run from 256 to 256, expected 0 to V-1"),
         ((codes(books=2), SOUND), r"codes are torch.int64 \[1, 2, 80\], expected int64 \[1, 1, T\]"),
+        ((codes().tolist(), SOUND), "codes are list, expected a tensor"),
+        ((torch.tensor(3), SOUND), r"codes are torch.int64 \[\], expected int64 \[1, 1, T\]"),
         ((None, SOUND[0]), r"returned \[1, 160\] for a wav of \[1, 1, 320\]"),
         ((None, SOUND.double()), "returned torch.float64, expected torch.float32"),
         ((None, SOUND / 0), "returned NaN or infinite samples"),

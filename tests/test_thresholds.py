@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from earmark import thresholds
+from earmark import fixtures, thresholds
 from earmark.reports.scores import Score
 from earmark.tests.helpers import ROOT
 from earmark.thresholds import Names, ThresholdsError, load
@@ -118,6 +118,32 @@ def test_nan_and_failed_clips_fail_without_any_threshold(read, score):
 
 def test_one_percent_failed_clips_is_allowed(read):
     assert read("{}").judge(replace(SCORE, n=99, failed=1)).failed is None
+
+
+def test_clips_that_came_back_exactly_are_clips(read):
+    """They are in no mean and so not in n, but one of a hundred clips failed."""
+    assert read("{}").judge(replace(SCORE, n=9, exact=90, failed=1)).failed is None
+    assert "1 of 90 clips failed" in read("{}").judge(replace(SCORE, n=9, exact=80, failed=1)).failed
+    assert "2 of 101 clips failed" in read("{}").judge(replace(SCORE, n=99, exact=99, at_bound=True, failed=2)).failed
+
+
+@pytest.mark.parametrize(
+    ("errors", "whose"),
+    [
+        (
+            ("infrastructure fault: a: out of memory in encode: CUDA", "infrastructure fault: no lock"),
+            "infrastructure fault",
+        ),
+        (("infrastructure fault: a: out of memory in encode: CUDA", "codec failed: a: no"), "codec failed"),
+        (("codec failed: a: no", "codec failed: a: no"), "codec failed"),
+    ],
+)
+def test_clips_that_failed_by_the_machine_alone_are_not_the_codecs_failure(read, errors, whose):
+    score = replace(SCORE, n=8, failed=2)
+    record = {"score": {"metric": score.metric}, "errors": dict(zip("xy", errors, strict=True))}
+    said = fixtures._verdict(read("{}"), score, [record]).splitlines()
+    assert said[0] == f"{whose}: pesq_wb of opus-6 on speech: 2 of 10 clips failed"
+    assert said[1:] == [f"  x: {errors[0]}", f"  y: {errors[1]}"]
 
 
 @pytest.mark.parametrize(("higher", "bound"), [(True, "min: 1e9"), (False, "max: -1e9")])

@@ -10,7 +10,7 @@ from earmark.data.manifest import Clip
 from earmark.data.schema import HeldOut, Task
 from earmark.scoring import verification
 from earmark.scoring.found import Found
-from earmark.scoring.probes import Features, Labelled
+from earmark.scoring.probes import Features, Labelled, labelled
 from earmark.scoring.verification import verification_set, verified
 
 TASK = Task(name="who", kind="verification", target="speaker")
@@ -69,6 +69,18 @@ def test_a_limit_takes_several_clips_of_a_speaker(dataset):
     few = verification_set(dataset(of_speakers(dict.fromkeys("abcdef", 50)), limit=200))
     counts = np.unique([one.group for one in few.clips], return_counts=True)[1]
     assert (counts.sum(), counts.min()) == (200, 32)  # rounds of eight: four of all six, and eight more of one
+
+
+@pytest.mark.parametrize("folds", [HeldOut(folds=5), None])
+def test_fewer_speakers_than_folds_can_be_compared(dataset, folds):
+    """Eight clips of a speaker within a limit of 16 are two speakers."""
+    given = dataset(of_speakers(dict.fromkeys("abcdef", 10)), limit=16, held_out=folds)
+    chosen = verification_set(given)
+    assert len({one.group for one in chosen.clips}) == 2
+    items = labelled(chosen, TASK)
+    assert (items.clips, set(items.sides)) == (chosen.clips, {"test"})
+    few = dataset(of_speakers({"a": 3, "b": 3}), held_out=folds)  # all that there are
+    assert verification_set(few).clips == few.clips
 
 
 def test_voxceleb1_is_compared_by_the_forty_speakers_of_its_test(dataset):

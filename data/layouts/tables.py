@@ -79,7 +79,8 @@ def _lines(file: Path, separator: str, header: Sequence[str] | None) -> Iterable
     if file.suffix not in (".json", ".jsonl"):
         return text_table(file, separator, header)
     text = file.read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines() if line] if file.suffix == ".jsonl" else json.loads(text)
+    lines = [line for line in text.split("\n") if line.strip()]  # as U+2028 in a caption ends no line
+    rows = [json.loads(line) for line in lines] if file.suffix == ".jsonl" else json.loads(text)
     if isinstance(rows, dict):  # id -> what is known of it
         rows = [{"id": key, **value} for key, value in rows.items()]
     return [{name: as_text(value) for name, value in row.items()} for row in rows]

@@ -14,6 +14,7 @@ from typing import Any
 
 from earmark.reports.allure.node import HERE, ReportError, prewarm, run_allure
 from earmark.reports.allure.results import CATEGORIES_FILE, categories, performance
+from earmark.reports.scores import lines_of
 
 POLICY = "default-src data: blob: 'unsafe-inline' 'unsafe-eval'"
 ANALYTICS = re.compile(
@@ -93,7 +94,7 @@ def _generate_with_history(results: Path, work: Path, title: str, history: Path)
 
     history.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(history.with_suffix(".lock")):
-        past = history.read_text(encoding="utf-8").splitlines(keepends=True) if history.exists() else []
+        past = lines_of(history) if history.exists() else []
         try:
             again = bool(past) and _is_this_run(past[-1], results)
         except (ValueError, KeyError) as error:
@@ -102,7 +103,7 @@ def _generate_with_history(results: Path, work: Path, title: str, history: Path)
         copy.write_text("".join(past[:-1] if again else past), encoding="utf-8")
         _generate(results, work, title, copy)
         if not again:
-            line = copy.read_text(encoding="utf-8").splitlines()[-1]
+            line = lines_of(copy)[-1].removesuffix("\n")
             with history.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 

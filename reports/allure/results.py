@@ -142,7 +142,7 @@ def _title(score: Score, titles: Mapping[str, str], group: str) -> str:
     names = {"metric": titles.get(score.metric, score.metric), "dataset": score.dataset, "codec": score.codec}
     parts = [name for field, name in (names | {"suite": score.suite}).items() if field != group]
     parts += [score.protocol, score.backend, score.preset]
-    failed = f"{score.failed} of {score.n + score.failed} clips failed" if score.failed else ""
+    failed = f"{score.failed} of {score.clips} clips failed" if score.failed else ""
     return " · ".join(part for part in [*parts, failed] if part)
 
 
