@@ -130,10 +130,12 @@ def _said(result: Result) -> Result:
     """Print one answer of the contract as it comes: a line, and below it why, where it did not pass."""
     colour = {"passed": "green", "failed": "red"}.get(result.verdict, "yellow")
     measured = ", ".join(f"{name} {value:g}" for name, value in result.measured.items())
-    asks = f"{result.check.name}: {measured or result.check.asks}"
+    failed = result.verdict == "failed"
+    asks = f"{result.check.name}: {result.check.asks if failed else measured or result.check.asks}"
     typer.echo(f"{typer.style(result.verdict, fg=colour)}  {asks}")
-    if result.message:
-        typer.echo("  " + result.message.replace("\n", "\n  "))
+    lines = [line for line in result.message.splitlines() if not (failed and line.endswith(asks))]  # said above
+    for line in lines:
+        typer.echo(f"  {line}")
     return result
 
 
