@@ -41,12 +41,10 @@ def codecs() -> None:
 
     Example: earmark codecs
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from earmark.codecs import registry
+    from earmark.reports.tables import listing, show
 
-    table = Table("codec", "kbit/s", "Hz", "frames/s", "K", "type", "proved", "status")
+    table = listing("codec", "kbit/s", "Hz", "frames/s", "K", "type", "proved", "status")
     needed: dict[str, str] = {}
     for entry in registry.catalogue().values():
         info, status = entry.info, registry.status(entry)
@@ -55,7 +53,7 @@ def codecs() -> None:
         table.add_row(info.name, *cells, info.feature_type or "", entry.proved or "", status.reason)
         if status.command:
             needed[status.command] = f"{needed.get(status.command, '')} {info.name}".strip()
-    Console().print(table)
+    show(table)
     _say_commands(needed)
 
 
@@ -74,13 +72,11 @@ def metrics(
 
         typer.echo(as_markdown(), nl=False)
         return
-    from rich.console import Console
-    from rich.table import Table
-
     from earmark.metrics import METRICS
     from earmark.metrics.registry import ANY_AUDIO
+    from earmark.reports.tables import listing, show
 
-    table = Table("metric", "unit", "best", "at", "validated for", "status", "source")
+    table = listing("metric", "unit", "best", "at", "validated for", "status", "source")
     needed: dict[str, str] = {}
     for metric in METRICS.values():
         best = "" if metric.best is None else f"{metric.best:.4g}"
@@ -92,7 +88,7 @@ def metrics(
         table.add_row(f"{metric.name} {arrow}", metric.unit, best, rate, domains, status, metric.source)
         if command:
             needed[command] = f"{needed.get(command, '')} {metric.name}".strip()
-    Console().print(table)
+    show(table)
     _say_commands(needed)
 
 
@@ -248,16 +244,14 @@ def store_ls() -> None:
 
     Example: earmark store ls
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from earmark.reports.tables import listing, show
     from earmark.store import keep
 
-    table = Table("codec", "fingerprint", "size", "shards", "last used")
+    table = listing("codec", "fingerprint", "size", "shards", "last used")
     for group in keep.groups(_store()):
         used = datetime.fromtimestamp(group.used).strftime("%Y-%m-%d %H:%M")
         table.add_row(group.codec, group.fingerprint, keep.human_size(group.size), str(group.shards), used)
-    Console().print(table)
+    show(table)
     store_size()
 
 
