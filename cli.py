@@ -200,24 +200,29 @@ def _write_leaderboard(
     """leaderboard.html, .md and .csv, with what the catalogue and the cards know of codecs and datasets, what earlier
     runs measured (`past`), and what the runs left to listen to.
     """
+    from earmark.codecs.contract import Info
     from earmark.codecs.registry import catalogue
     from earmark.data.cards import cards
-    from earmark.reports import leaderboard
+    from earmark.reports import leaderboard, own
     from earmark.reports.history import trends
     from earmark.reports.listening import gather
     from earmark.reports.pictures import pictures
     from earmark.scoring import in_order
 
     entries, scores = catalogue(), in_order(scores)
+    try:
+        mine = {name: Info.model_validate(said) for name, said in own.kept(heard_in).items()}
+    except ValueError as error:
+        raise _fail(error) from error
     names = (
         "feature_type", "sample_rate", "frame_rate", "num_codebooks", "token_rate", "bitrate_kbps", "trained_on",
     )  # fmt: skip
     facts = {
         name: leaderboard.Facts(
-            **{fact: getattr(entry.info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
-            codebook_size=max(entry.info.codebook_sizes, default=None),
+            **{fact: getattr(info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
+            codebook_size=max(info.codebook_sizes, default=None),
         )
-        for name, entry in entries.items()
+        for name, info in ({name: entry.info for name, entry in entries.items()} | mine).items()
     }
     domains = {name: card.domain for name, card in cards().items()}
     board = leaderboard.board(scores, facts, domains)

@@ -22,6 +22,7 @@ from earmark.data import cards
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, cores_of, visible_gpus
 from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, refuse_unwritable, run_of
+from earmark.reports import own
 from earmark.reports import scores as score_files
 from earmark.reports.listening import write_manifest
 from earmark.reports.scores import Score
@@ -320,6 +321,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = config.stash[RUN]
     score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
     write_manifest(run.out, run.heard)
+    own.keep(run.out, {entry.name: entry.info.model_dump(mode="json") for entry in run.plan.codecs if entry.own})
     _write_allure(run, Path(config.option.allure_report_dir))
     keep.enforce(paths.home() / "store", keep.limit())
     if config.option.write_thresholds and run.results:

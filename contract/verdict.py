@@ -154,7 +154,9 @@ def _builder(entry: Entry, device: str) -> Callable[[], Any]:
             try:
                 built.append(registry.load(entry, device))
             except Exception as error:
-                message = f"codec failed: {entry.name}: cannot be loaded: {type(error).__name__}: {error}"
+                # a class without such an __init__ is a common first mistake
+                built_as = "; it is built as Class(info, device)" if isinstance(error, TypeError) else ""
+                message = f"codec failed: {entry.name}: cannot be loaded: {type(error).__name__}: {error}{built_as}"
                 raise CodecError(message) from error
         return built[0]
 

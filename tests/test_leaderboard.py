@@ -6,14 +6,18 @@ import re
 from dataclasses import asdict, replace
 
 import pytest
+from typer.testing import CliRunner
 
+from earmark.cli import app
+from earmark.codecs.contract import Info
+from earmark.reports import own
 from earmark.reports.attachments import sounds
 from earmark.reports.history import trends
 from earmark.reports.leaderboard import Facts, board, to_csv, to_html, to_markdown
 from earmark.reports.listening import Heard, gather, keep_sound, write_manifest
 from earmark.reports.pictures import perplexity_table, pictures
 from earmark.reports.rates import Point, bd_rate, rate_curves
-from earmark.reports.scores import Score
+from earmark.reports.scores import Score, append_scores
 from earmark.reports.tables import headlines, is_headline
 from earmark.tests.browser import CHROMIUM, browser
 from earmark.tests.helpers import voice
@@ -359,6 +363,45 @@ def test_the_page_sorts_filters_and_plays_in_a_browser(tmp_path):
     assert second["at"] >= first["at"] > 0.2  # it goes on where the other was
     assert first["said"] == "worst clip of tiny-3 on libritts_test_other: the recording (1.00 s, 16 kHz)"
     assert second["said"] == "worst clip of tiny-3 on libritts_test_other: tiny-3 (1.00 s, 16 kHz)"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+def test_a_run_of_a_few_metrics_shows_them_all_and_no_head_over_nothing(tmp_path):
+    """SNR is no headline: a page that hid it would say nothing of a run that asked for it alone."""
+    few, many = ([score("mine", 1.0, metric=name) for name in names] for names in (FEW, (*FEW, *"abcdef")))
+    for name, scores in (("few", few), ("many", many)):
+        (tmp_path / f"{name}.html").write_text(to_html(board(scores, {}, {}), []))
+    with browser(tmp_path / "profile") as chromium:
+        shown = {}
+        for name in ("few", "many"):
+            chromium.open(tmp_path / f"{name}.html")
+            shown[name] = chromium.ask(SHOWN)
+        assert chromium.complaints() == []
+    assert shown == {"few": [2, True], "many": [1, True]}
+
+
+FEW = ("snr", "stoi")
+SHOWN = """[
+  document.querySelectorAll("#board th").length - 1, document.getElementById("pictures-head").hidden
+]"""
+
+
+def test_what_a_codec_of_ones_own_says_of_itself_is_in_the_table_of_models(tmp_path):
+    """Without it the row would be empty, and a corpus that it was trained on would go unmarked."""
+    info = Info(name="mine", sample_rate=16000, frame_rate=50, codebook_sizes="8x1024", trained_on=("LibriTTS",))
+    own.keep(tmp_path, {"mine": info.model_dump(mode="json")})
+    own.keep(tmp_path, {"other": Info(name="other", sample_rate=24000).model_dump(mode="json")})  # a later run adds
+    append_scores(tmp_path / "scores.jsonl", [score("mine", 2.0), score("other", 2.0)])
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "scores.jsonl"), "--reports", str(tmp_path / "made")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "made" / "leaderboard.md").read_text()
+    assert "| mine |  | 16000 | 50 | 8 | 1024 | 400 | 4 |" in page
+    assert "| other |  | 24000 |" in page
+    assert "‡" in next(line for line in page.splitlines() if line.startswith("| mine |") and "±" in line)
+    (tmp_path / own.FILE).write_text("{")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "scores.jsonl"), "--reports", str(tmp_path / "made")])
+    assert done.exit_code == 1
+    assert "codecs.json: not JSON" in done.output
 
 
 def worse_before(scores):
