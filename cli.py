@@ -41,12 +41,10 @@ def codecs() -> None:
 
     Example: earmark codecs
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from earmark.codecs import registry
+    from earmark.reports.tables import listing, show
 
-    table = Table("codec", "kbit/s", "Hz", "frames/s", "K", "type", "proved", "status")
+    table = listing("codec", "kbit/s", "Hz", "frames/s", "K", "type", "proved", "status")
     needed: dict[str, str] = {}
     for entry in registry.catalogue().values():
         info, status = entry.info, registry.status(entry)
@@ -55,7 +53,7 @@ def codecs() -> None:
         table.add_row(info.name, *cells, info.feature_type or "", entry.proved or "", status.reason)
         if status.command:
             needed[status.command] = f"{needed.get(status.command, '')} {info.name}".strip()
-    Console().print(table)
+    show(table)
     _say_commands(needed)
 
 
@@ -74,13 +72,11 @@ def metrics(
 
         typer.echo(as_markdown(), nl=False)
         return
-    from rich.console import Console
-    from rich.table import Table
-
     from earmark.metrics import METRICS
     from earmark.metrics.registry import ANY_AUDIO
+    from earmark.reports.tables import listing, show
 
-    table = Table("metric", "unit", "best", "at", "validated for", "status", "source")
+    table = listing("metric", "unit", "best", "at", "validated for", "status", "source")
     needed: dict[str, str] = {}
     for metric in METRICS.values():
         best = "" if metric.best is None else f"{metric.best:.4g}"
@@ -92,7 +88,7 @@ def metrics(
         table.add_row(f"{metric.name} {arrow}", metric.unit, best, rate, domains, status, metric.source)
         if command:
             needed[command] = f"{needed.get(command, '')} {metric.name}".strip()
-    Console().print(table)
+    show(table)
     _say_commands(needed)
 
 
@@ -130,10 +126,12 @@ def _said(result: Result) -> Result:
     """Print one answer of the contract as it comes: a line, and below it why, where it did not pass."""
     colour = {"passed": "green", "failed": "red"}.get(result.verdict, "yellow")
     measured = ", ".join(f"{name} {value:g}" for name, value in result.measured.items())
-    asks = f"{result.check.name}: {measured or result.check.asks}"
+    failed = result.verdict == "failed"
+    asks = f"{result.check.name}: {result.check.asks if failed else measured or result.check.asks}"
     typer.echo(f"{typer.style(result.verdict, fg=colour)}  {asks}")
-    if result.message:
-        typer.echo("  " + result.message.replace("\n", "\n  "))
+    lines = [line for line in result.message.splitlines() if not (failed and line.endswith(asks))]  # said above
+    for line in lines:
+        typer.echo(f"  {line}")
     return result
 
 
@@ -204,24 +202,29 @@ def _write_leaderboard(
     """leaderboard.html, .md and .csv, with what the catalogue and the cards know of codecs and datasets, what earlier
     runs measured (`past`), and what the runs left to listen to.
     """
+    from earmark.codecs.contract import Info
     from earmark.codecs.registry import catalogue
     from earmark.data.cards import cards
-    from earmark.reports import leaderboard
+    from earmark.reports import leaderboard, own
     from earmark.reports.history import trends
     from earmark.reports.listening import gather
     from earmark.reports.pictures import pictures
     from earmark.scoring import in_order
 
     entries, scores = catalogue(), in_order(scores)
+    try:
+        mine = {name: Info.model_validate(said) for name, said in own.kept(heard_in).items()}
+    except ValueError as error:
+        raise _fail(error) from error
     names = (
         "feature_type", "sample_rate", "frame_rate", "num_codebooks", "token_rate", "bitrate_kbps", "trained_on",
     )  # fmt: skip
     facts = {
         name: leaderboard.Facts(
-            **{fact: getattr(entry.info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
-            codebook_size=max(entry.info.codebook_sizes, default=None),
+            **{fact: getattr(info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
+            codebook_size=max(info.codebook_sizes, default=None),
         )
-        for name, entry in entries.items()
+        for name, info in ({name: entry.info for name, entry in entries.items()} | mine).items()
     }
     domains = {name: card.domain for name, card in cards().items()}
     board = leaderboard.board(scores, facts, domains)
@@ -248,16 +251,14 @@ def store_ls() -> None:
 
     Example: earmark store ls
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from earmark.reports.tables import listing, show
     from earmark.store import keep
 
-    table = Table("codec", "fingerprint", "size", "shards", "last used")
+    table = listing("codec", "fingerprint", "size", "shards", "last used")
     for group in keep.groups(_store()):
         used = datetime.fromtimestamp(group.used).strftime("%Y-%m-%d %H:%M")
         table.add_row(group.codec, group.fingerprint, keep.human_size(group.size), str(group.shards), used)
-    Console().print(table)
+    show(table)
     store_size()
 
 

@@ -35,19 +35,16 @@ def ls(everything: Annotated[bool, typer.Option("--all", help="also those that a
 
     Example: earmark data ls --all
     """
-    from rich.console import Console
-    from rich.table import Table
+    from earmark.reports.tables import listing, show
 
-    table = Table("dataset", "domain", "clips", "minutes", "used by", "licence", "title")
+    table = listing("dataset", "domain", "clips", "minutes", "used by", "licence", "title")
     with _errors():
         for card in cards.cards().values():
             away = cards.lacking(card) is not None
             if everything or not away:
                 size = [str(card.clips or ""), _away(card)] if away else _size(card)
                 table.add_row(card.name, card.domain, *size, ", ".join(card.uses), card.licence, card.title)
-    for column in table.columns:
-        column.overflow = "fold"  # an address must not be cut
-    Console().print(table)
+    show(table)
     if everything:
         typer.echo("where you have it already: earmark data index NAME --root FOLDER")
 

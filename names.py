@@ -12,6 +12,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("pesqwb", ["pesq_wb", "stoi"])
     '; did you mean pesq_wb?'
     """
-    known = [*known]
+    known = [*dict.fromkeys(known)]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(sorted(known)[:12])}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import uuid
 from collections import Counter
@@ -31,6 +33,24 @@ LISTENING = pytest.StashKey[list[dict[str, Any]]]()  # of a test: the clips that
 
 def out_of(config: pytest.Config) -> Path:
     return (config.invocation_params.dir / config.option.reports).resolve()
+
+
+def refuse_unwritable(config: pytest.Config) -> None:
+    """Where a run is to leave what it finds must be writable before it measures, not after an hour of it."""
+    if config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    wanted = {"--reports": out_of(config)}
+    if config.option.write_thresholds:
+        wanted["--write-thresholds"] = config.option.write_thresholds.resolve().parent
+    for option, folder in wanted.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if option == "--write-thresholds" and config.option.write_thresholds.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder, a file is wanted")
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise pytest.UsageError(f"{option}: cannot write to {folder} ({error.strerror}); name another") from error
 
 
 def run_of(config: pytest.Config) -> Run:
@@ -138,7 +158,7 @@ def _device(config: pytest.Config) -> str:
 def judge_of(config: pytest.Config) -> Thresholds:
     """The thresholds of the run, read once, every name in them checked."""
     if JUDGE not in config.stash:
-        from earmark.scoring import metric_names, metric_variants
+        from earmark.scoring import metric_names, metric_units, metric_variants
         from earmark.scoring.speed import SYNTHETIC
 
         plan = run_of(config).plan
@@ -149,6 +169,7 @@ def judge_of(config: pytest.Config) -> Thresholds:
             datasets=[*cards.cards(), *(card.name for card in plan.cards), SYNTHETIC],
             metrics=metric_names(entry.name for entry in plan.encoders),
             variants=metric_variants(),
+            units=metric_units(),
         )
         try:
             config.stash[JUDGE] = thresholds_file.load(config.option.thresholds, names)

@@ -21,7 +21,8 @@ from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, cores_of, visible_gpus
-from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, run_of
+from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, refuse_unwritable, run_of
+from earmark.reports import own
 from earmark.reports import scores as score_files
 from earmark.reports.listening import write_manifest
 from earmark.reports.scores import Score
@@ -34,6 +35,7 @@ pytest_plugins = ["earmark.fixtures"]
 
 _POOL = pytest.StashKey[DevicePool]()
 _MONITOR = pytest.StashKey[progress.Monitor]()
+SPEED_ALONE = "pytest --pyargs earmark.suites.test_speed -n 0"
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
 
@@ -56,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker.get("earmark_gpu") is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
     if _runs_suites(config):
+        refuse_unwritable(config)
         # it is written all the same, and every JUnit reader that we know takes it
         config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
         config.option.benchmark_storage = (paths.home() / "benchmarks").as_uri()  # else an empty folder is left here
@@ -318,6 +321,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = config.stash[RUN]
     score_files.write_clips(run.out / "clips.parquet", [row for entry in run.results for row in entry["clips"]])
     write_manifest(run.out, run.heard)
+    own.keep(run.out, {entry.name: entry.info.model_dump(mode="json") for entry in run.plan.codecs if entry.own})
     _write_allure(run, Path(config.option.allure_report_dir))
     keep.enforce(paths.home() / "store", keep.limit())
     if config.option.write_thresholds and run.results:
@@ -352,7 +356,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"earmark: device {run.device}, preset {run.plan.preset}, store {paths.home() / 'store'}",
         f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
         f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
-        *([] if _alone(config) else ["speed: not measured beside other workers; pytest suites/test_speed.py -n 0"]),
+        *([] if _alone(config) else [f"speed: not measured beside other workers; {SPEED_ALONE}"]),
     ]
 
 
@@ -364,3 +368,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("scores")
     for line in summary.lines(run):
         terminalreporter.write_line(line)
+    if config.option.write_thresholds:
+        terminalreporter.write_line(f"thresholds: {config.option.write_thresholds}, written anew from these scores")

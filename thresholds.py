@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from earmark.names import nearest
-from earmark.reports.scores import MAX_FAILED, Score
+from earmark.reports.scores import MAX_FAILED, Score, named_unit
 
 DEFAULT = Path(__file__).parent / "thresholds.yaml"
 OUT_OF_DOMAIN = "out of domain: the metric was not validated for such audio"
@@ -92,6 +92,7 @@ class Names:
     datasets: Collection[str]
     metrics: Collection[str]
     variants: Collection[str] = ()  # regular expressions of further names of metrics
+    units: Mapping[str, str] = field(default_factory=dict)  # of the metrics that have a row
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,9 @@ def _miss(named: str, score: Score, threshold: Threshold) -> str | None:
         return None
     wanted = f"at least {low:g}" if low is not None and value < low else f"at most {high:g}"
     interval = "" if score.ci_low is None else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
+    unit = f" {named_unit(score.unit)}".rstrip()
     return (
-        f"threshold missed: {named} is {value:.4g}{interval} {score.unit} (n {score.n}), expected {wanted} "
+        f"threshold missed: {named} is {value:.4g}{interval}{unit} (n {score.n}), expected {wanted} "
         f"({threshold.where}, from {threshold.bound.origin})"
     )
 
@@ -244,7 +246,9 @@ class _Reader:
         for metric, raw in self.mapping(metrics, at).items():
             here = (*at, metric)
             self.known_name("metric", metric, here)
-            yield Threshold(codec, suite, dataset, metric, self.bound(raw, here), self.where(here))
+            bound = self.bound(raw, here)
+            self.known_unit(str(metric), bound.unit, here)
+            yield Threshold(codec, suite, dataset, metric, bound, self.where(here))
 
     def bound(self, raw: Any, at: tuple) -> Bound:
         raw = self.mapping(raw, at)
@@ -275,6 +279,13 @@ class _Reader:
             return
         if not fnmatch.filter(known, str(name)):
             self.fail(at, f"unknown {kind} {name!r}{nearest(str(name), known)}")
+
+    def known_unit(self, metric: str, unit: str, at: tuple) -> None:
+        """A bound in another unit would judge nothing: no score is in it."""
+        units = self.names.units if self.names else {}
+        expected = dict.fromkeys(units[name] for name in fnmatch.filter(units, metric))
+        if expected and unit not in expected:
+            self.fail((*at, "unit"), f"{metric} is in {' or '.join(map(repr, expected))}, not in {unit!r}")
 
     def refuse_repeated_keys(self, node: yaml.Node | None) -> None:
         """YAML keeps the last of two equal keys; the first would be lost without a word."""

@@ -41,7 +41,9 @@ def load(entry: registry.Entry, device: str) -> Any:
         why = f"{entry.name}: cannot be loaded: {type(error).__name__}: {error}"
         if isinstance(error, torch.OutOfMemoryError):
             raise NoMemoryError(f"infrastructure fault: {why}") from error
-        raise CodecError(f"codec failed: {why}") from error
+        # a class without such an __init__ is a common first mistake
+        built_as = "; it is built as Class(info, device)" if isinstance(error, TypeError) else ""
+        raise CodecError(f"codec failed: {why}{built_as}") from error
     full_precision(device)  # again: some packages allow TF32 as they are imported
     return adapter
 

@@ -193,6 +193,12 @@ def _own_entry(spec: str) -> Entry:
     found = capabilities_of(cls)
     if not found:
         raise CatalogueError(f"codec {spec}: has none of {', '.join(METHODS)}; see CONTRIBUTING.md")
+    if ("embed" in found) != bool(info.latent_kinds):  # else nobody would ever ask for its latents, without a word
+        has, lacks = ("latents", "latent_kinds") if "embed" in found else ("latent_kinds", "latents")
+        raise CatalogueError(
+            f"codec {spec}: has {has} but no {lacks}; a codec whose latents are probed has a method `latents` and says "
+            "in its Info which it gives, such as latent_kinds=('unquantized', 'quantized')"
+        )
     return Entry(info=info.model_copy(update={"capabilities": found}), adapter=spec)
 
 

@@ -29,7 +29,7 @@ def batch_equals_single(subject: Subject) -> None:
     together = subject.of_batch(clips)
     for i, (clip, batched) in enumerate(zip(clips, together, strict=True)):
         if found := difference(subject.of(clip), batched):
-            subject.say(f"clip {i + 1} of", [clip.shape[1] for clip in clips])
+            subject.say(f"clip {i + 1}", [clip.shape[1] for clip in clips], "of")
             raise Broken("what it gives alone", found)
 
 

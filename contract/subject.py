@@ -94,11 +94,11 @@ class Subject:
         tensor = torch.from_numpy(np.ascontiguousarray(wav)).to(self.device)
         return make(self.adapter(), self.info, tensor, torch.tensor(lengths, device=self.device), self.kinds)
 
-    def say(self, what: str, lengths: Sequence[int]) -> None:
-        """Note what the codec is given, for the message of a failure."""
+    def say(self, what: str, lengths: Sequence[int], batched: str = "in") -> None:
+        """Note what the codec is given, for the message of a failure; `batched`: `what` is in a batch, or of it."""
         samples = ", ".join(f"{length}" for length in lengths)
         frames = f", {lengths[0] / self.hop:.4g} frames of {self.hop}" if len(lengths) == 1 else ""
-        batch = f" in a batch of {len(lengths)}" if len(lengths) > 1 else ""
+        batch = f" {batched} a batch of {len(lengths)}" if len(lengths) > 1 else ""
         self.given = f"{what}{batch}: {samples} samples at {self.rate} Hz{frames}, on {self.device}"
 
 

@@ -139,7 +139,8 @@ def _named(name: str) -> Card:
     known = cards()
     if name not in known:
         unset = "" if data_folder() else " EARMARK_DATA is not set: only the embedded data and what was got is known."
-        raise DataError(f"unknown dataset {name!r}{nearest(name, [*known, *GROUPS])}{unset}")
+        folder = f" The folder of that name is written {name}/" if Path(name).is_dir() else ""
+        raise DataError(f"unknown dataset {name!r}{nearest(name, [*known, *GROUPS])}{unset}{folder}")
     if why := lacking(known[name]):
         raise DataError(f"data missing: {why}")
     return known[name]

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def header(file: BinaryIO, name: Path) -> Header:
     import av
     import soundfile
 
+    if not file.seek(0, os.SEEK_END):
+        raise ValueError(f"{name}: an empty file")  # FFmpeg seeks before its beginning
     file.seek(0)
     try:
         info = soundfile.info(file)
@@ -151,7 +154,7 @@ def header(file: BinaryIO, name: Path) -> Header:
             whole: Any = getattr(container, "duration", 0) or 0
             length = stream.duration * stream.time_base if stream.duration else whole / 1e6
             return Header(float(length), stream.rate, stream.channels)
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, OSError) as error:
         raise ValueError(f"{name}: not readable as audio ({error})") from error
 
 

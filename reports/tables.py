@@ -8,10 +8,15 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from earmark.reports.scores import Score
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 WIDTH = 200  # of a table in a log, where there is no terminal to fit
+ROOMY = 120  # characters in a line, from which a name is kept on one
 OUTSIDE = "†"  # beside a score of audio that its metric was not validated for
 ROUNDING = 1e-12  # of an interval, as a share of the value: clips that are alike but for it have no spread
 COLUMNS = 10  # metrics beside each other
@@ -101,6 +106,25 @@ def terminal(scores: Sequence[Score]) -> str:
             table.add_row(codec, *cells)
         console.print(table)
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def listing(*heads: str) -> Table:
+    """An empty table of what there is, of which nothing is cut: not the names that commands take, nor an address."""
+    from rich.table import Table
+
+    table = Table(*heads)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table: as wide as the terminal, or as a log is where there is none (a pipe to search in)."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else shutil.get_terminal_size((WIDTH, 24)).columns)
+    table.columns[0].no_wrap = console.width >= ROOMY
+    console.print(table)
 
 
 def markdown(scores: Sequence[Score]) -> str:

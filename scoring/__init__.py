@@ -6,6 +6,6 @@ whole     the metrics of all clips at once: codes, distributions
 examples  the clips to look at and listen to
 """
 
-from earmark.scoring.measure import Measured, in_order, measure, metric_names, metric_variants
+from earmark.scoring.measure import Measured, in_order, measure, metric_names, metric_units, metric_variants
 
-__all__ = ["Measured", "in_order", "measure", "metric_names", "metric_variants"]
+__all__ = ["Measured", "in_order", "measure", "metric_names", "metric_units", "metric_variants"]

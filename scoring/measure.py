@@ -180,6 +180,11 @@ def metric_variants() -> list[str]:
     return [f"{re.escape(name)}_({metric.variants})" for name, metric in METRICS.items() if metric.variants]
 
 
+def metric_units() -> dict[str, str]:
+    """The unit of each metric that has a row."""
+    return {name: metric.unit for name, metric in METRICS.items()}
+
+
 def in_order(scores: Iterable[Score]) -> list[Score]:
     """Scores in the order of catalogue and registry, whichever worker was first; own codecs last."""
     codecs = {name: place for place, name in enumerate(catalogue())}

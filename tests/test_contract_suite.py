@@ -214,6 +214,12 @@ def test_a_codec_that_cannot_be_built_is_one_error():
         check("earmark.tests.own_codecs:Unloadable")
 
 
+def test_a_codec_without_the_two_arguments_is_told_how_it_is_built(monkeypatch):
+    monkeypatch.setattr("earmark.tests.own_codecs.Unloadable.__init__", lambda self: None)
+    with pytest.raises(CodecError, match=r"3 were given; it is built as Class\(info, device\)"):
+        check("earmark.tests.own_codecs:Unloadable")
+
+
 def test_importing_the_contract_is_light():
     code = "import sys, earmark.contract; print({'torch', 'hypothesis', 'transformers'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

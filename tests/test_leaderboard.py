@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from earmark.cli import app
+from earmark.codecs.contract import Info
+from earmark.reports import own
 from earmark.reports.attachments import sounds
 from earmark.reports.history import trends
 from earmark.reports.leaderboard import Facts, board, to_csv, to_html, to_markdown
@@ -379,6 +381,45 @@ def test_of_several_files_the_newest_counts_in_whatever_order_and_each_device_ha
         values = sorted((row["metric"], row["device"], row["value"]) for row in rows)
         both = [("kernels_per_second_both", "cpu", "1.0"), ("kernels_per_second_both", "cuda", "2.0")]
         assert values == [*both, ("pesq_wb", "", "3.0")]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+def test_a_run_of_a_few_metrics_shows_them_all_and_no_head_over_nothing(tmp_path):
+    """SNR is no headline: a page that hid it would say nothing of a run that asked for it alone."""
+    few, many = ([score("mine", 1.0, metric=name) for name in names] for names in (FEW, (*FEW, *"abcdef")))
+    for name, scores in (("few", few), ("many", many)):
+        (tmp_path / f"{name}.html").write_text(to_html(board(scores, {}, {}), []))
+    with browser(tmp_path / "profile") as chromium:
+        shown = {}
+        for name in ("few", "many"):
+            chromium.open(tmp_path / f"{name}.html")
+            shown[name] = chromium.ask(SHOWN)
+        assert chromium.complaints() == []
+    assert shown == {"few": [2, True], "many": [1, True]}
+
+
+FEW = ("snr", "stoi")
+SHOWN = """[
+  document.querySelectorAll("#board th").length - 1, document.getElementById("pictures-head").hidden
+]"""
+
+
+def test_what_a_codec_of_ones_own_says_of_itself_is_in_the_table_of_models(tmp_path):
+    """Without it the row would be empty, and a corpus that it was trained on would go unmarked."""
+    info = Info(name="mine", sample_rate=16000, frame_rate=50, codebook_sizes="8x1024", trained_on=("LibriTTS",))
+    own.keep(tmp_path, {"mine": info.model_dump(mode="json")})
+    own.keep(tmp_path, {"other": Info(name="other", sample_rate=24000).model_dump(mode="json")})  # a later run adds
+    append_scores(tmp_path / "scores.jsonl", [score("mine", 2.0), score("other", 2.0)])
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "scores.jsonl"), "--reports", str(tmp_path / "made")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "made" / "leaderboard.md").read_text()
+    assert "| mine |  | 16000 | 50 | 8 | 1024 | 400 | 4 |" in page
+    assert "| other |  | 24000 |" in page
+    assert "‡" in next(line for line in page.splitlines() if line.startswith("| mine |") and "±" in line)
+    (tmp_path / own.FILE).write_text("{")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "scores.jsonl"), "--reports", str(tmp_path / "made")])
+    assert done.exit_code == 1
+    assert "codecs.json: not JSON" in done.output
 
 
 def worse_before(scores):

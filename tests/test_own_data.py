@@ -141,6 +141,21 @@ def test_a_file_that_is_no_audio_stays_for_the_run_to_count(folder):
         audio.read_clip(clips[-1])
 
 
+@pytest.mark.parametrize("name", ["empty.flac", "empty.wav", "empty.mp3", "empty.m4a"])
+def test_an_empty_file_costs_itself_and_not_the_run(folder, name):
+    (folder / "deep" / name).write_bytes(b"")
+    clips = {clip.path.name: clip for clip in cards.load(cards.select([f"{folder}/"])[0]).clips}
+    assert len(clips) == 7
+    with pytest.raises(audio.AudioError, match=f"{name}: "):
+        audio.read_clip(clips[name])
+
+
+def test_a_folder_that_is_named_as_a_dataset_is_pointed_at(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(DataError, match=f"unknown dataset '{folder.name}'.* is written {folder.name}/"):
+        cards.select([folder.name])
+
+
 def test_a_run_takes_comma_lists_and_lists_what_is_corrupt(earmark_pytest, folder, small, tmp_path):
     """One file of six is no audio: named on the terminal, counted in the score, and in no mean."""
     (folder / "deep" / "5.wav").write_text("not audio")

@@ -66,6 +66,11 @@ class Mine:
 class NoInfo: ...
 class Thief(Mine):
     info = earmark.Info(name="opus-12", sample_rate=16000)
+class Secret(Mine):
+    info = earmark.Info(name="secret", sample_rate=16000)
+    def latents(self, wav, lengths, kind, seed): ...
+class Boaster(Mine):
+    info = earmark.Info(name="boaster", sample_rate=16000, latent_kinds=("unquantized",))
 class Idle:
     info = earmark.Info(name="idle", sample_rate=16000)
 """
@@ -93,6 +98,8 @@ def test_a_class_of_your_own_is_found_from_the_current_folder(own):
         ("NoInfo", CatalogueError, "expected a class attribute `info = earmark.Info"),
         ("Thief", CatalogueError, "the name 'opus-12' is the catalogue's"),
         ("Idle", CatalogueError, "has none of encode, decode, reconstruct, latents"),
+        ("Secret", CatalogueError, "has latents but no latent_kinds"),
+        ("Boaster", CatalogueError, "has latent_kinds but no latents"),
         ("Absent", CodecNotFoundError, "own_codec_under_test has no Absent"),
         ("mine", CodecNotFoundError, "own_codec_under_test has no mine; did you mean Mine"),
     ],

@@ -118,3 +118,30 @@ def test_tables_show_failures_and_bounds():
     lines = tables.as_csv(listed).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("opus-6,reconstruction,speech,sdr,,1,True")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_list_of_what_there_is_never_cuts_the_names_that_commands_take(columns, monkeypatch, capsys):
+    name = "speaker_similarity_resemblyzer"
+    table = tables.listing("metric", "unit", "source")
+    table.add_row(name, "cosine", "a long explanation of where it is from " * 3)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    tables.show(table)
+    first = "".join(line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if "│" in line)
+    assert first == name
+
+
+def test_a_list_ends_where_the_terminal_does(monkeypatch, capsys):
+    table = tables.listing(*"abcdefgh")
+    table.add_row("speaker_similarity_resemblyzer", *["some words to break"] * 7)
+    monkeypatch.setenv("COLUMNS", "80")
+    tables.show(table)
+    assert all(line.endswith(tuple("┓┃┩│┘")) for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_list_in_a_pipe_has_a_row_a_line(monkeypatch, capsys):
+    table = tables.listing("codec", "type", "status")
+    table.add_row("mimi-8", "semantic", "weights missing: " + "x" * 60)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    tables.show(table)
+    assert any("mimi-8" in line and "x" * 60 in line for line in capsys.readouterr().out.splitlines())

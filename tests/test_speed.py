@@ -147,4 +147,4 @@ def test_the_suite_measures_alone_and_says_so_beside_workers(earmark_pytest, tmp
     assert a_second == pytest.approx(kernel_ms)
     beside = earmark_pytest(*asked, "-n1")
     assert beside.returncode == 5  # nothing is left to run
-    assert "speed: not measured beside other workers; pytest suites/test_speed.py -n 0" in beside.stdout
+    assert "speed: not measured beside other workers; pytest --pyargs earmark.suites.test_speed -n 0" in beside.stdout

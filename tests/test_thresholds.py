@@ -174,6 +174,22 @@ def test_every_mistake_names_its_line_and_the_nearest_name(read, text, message):
         read(text)
 
 
+@pytest.mark.parametrize("metric", ["pesq_wb", "pesq_*"])
+def test_a_unit_that_the_metric_does_not_have_is_a_mistake_and_not_a_bound_that_judges_nothing(read, metric):
+    names = replace(NAMES, units={"pesq_wb": "MOS-LQO", "mse": "1"})
+    with pytest.raises(ThresholdsError, match=r"my.yaml:5: pesq_.* is in 'MOS-LQO', not in 'MOS'"):
+        read(entry("{min: 3, unit: MOS, from: x}", metric=f"'{metric}'"), names)
+    assert read(entry("{min: 3, unit: MOS-LQO, from: x}", metric=f"'{metric}'"), names).entries
+    assert read(entry("{min: 3, unit: any, from: x}", metric="pesq_w*"), NAMES).entries  # where units are not known
+
+
+def test_a_missed_bound_names_its_unit_and_no_1_where_there_is_none(read):
+    stoi = replace(SCORE, metric="mse", unit="1", value=0.9, ci_low=0.8, ci_high=0.95)
+    said = read(entry("{min: 0.99, unit: '1', from: x}", metric="mse")).judge(stoi).failed
+    assert "is 0.9 [0.8, 0.95] (n 100), expected at least 0.99" in said
+    assert "2 [1.9, 2.1] MOS-LQO (n 100)" in read(entry("{min: 3, unit: MOS-LQO, from: x}")).judge(SCORE).failed
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ThresholdsError, match=r"none.yaml: cannot be read"):
         load(tmp_path / "none.yaml")
@@ -195,10 +211,10 @@ def test_written_thresholds_pass_what_they_were_written_from_and_catch_less(read
 def test_the_shipped_file_is_valid():
     from earmark.codecs.registry import catalogue
     from earmark.data.cards import cards
-    from earmark.scoring import metric_names, metric_variants
+    from earmark.scoring import metric_names, metric_units, metric_variants
 
     suites = [path.stem.removeprefix("test_") for path in (ROOT / "suites").glob("test_*.py")]
-    names = Names([*catalogue()], suites, [*cards()], metric_names(), metric_variants())
+    names = Names([*catalogue()], suites, [*cards()], metric_names(), metric_variants(), metric_units())
     shipped = load(thresholds.DEFAULT, names)
     assert {entry.codec for entry in shipped.entries} >= {"identity", "opus-6", "opus-12", "opus-24"}
 
@@ -229,3 +245,18 @@ def test_recordings_without_an_answer_are_nobodys_failure(read):
     silent = replace(SCORE, value=None, n=0, failed=0, no_answer=3)
     assert "no answer" in read("{}").judge(silent).ungated
     assert read("{}").judge(replace(SCORE, n=5, no_answer=5)).failed is None
+
+
+@pytest.mark.parametrize("option", ["--write-thresholds", "--reports"])
+def test_what_cannot_be_written_is_said_before_anything_is_measured(earmark_pytest, tmp_path, option):
+    (tmp_path / "file").write_text("in the way")
+    done = earmark_pytest("suites/test_reconstruction.py", "-k", "test_mse", option, str(tmp_path / "file" / "x.yaml"))
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert f"{option}: cannot write to {tmp_path / 'file'}" in done.stderr
+    assert not (tmp_path / "out" / "scores.jsonl").exists()
+
+
+def test_a_folder_is_no_file_for_thresholds(earmark_pytest, tmp_path):
+    done = earmark_pytest("suites/test_reconstruction.py", "-k", "test_mse", "--write-thresholds", str(tmp_path))
+    assert done.returncode == 4
+    assert "it is a folder, a file is wanted" in done.stderr
