@@ -69,6 +69,7 @@ def project(wheel, tmp_path_factory):
 
     def run(*args):
         env = os.environ | {"PYTHONPATH": str(site), "EARMARK_HOME": str(folder / "home"), "EARMARK_DATA": str(data)}
+        env.pop("PYTEST_XDIST_WORKER", None)  # it is not this test's worker
         # the command itself: `python -m pytest` adds the folder to the path
         command = [Path(sys.executable).parent / "pytest", "-p", "no:cacheprovider", *args]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
