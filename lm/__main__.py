@@ -19,12 +19,14 @@ from earmark.lm.training import PLAN, train
 
 def main(folder: Path) -> None:
     import torch
+    from accelerate import PartialState
 
     plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     protocol = Protocol.model_validate(plan["protocol"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = plan["documents"], plan["validation"]
     done = train(packing.read(folder), *parts, protocol, seed=plan["seed"], device=device, folder=folder)
+    PartialState().destroy_process_group()  # threads of Gloo that still hold tensors at exit may abort the process
     print(f"{protocol.steps} steps, held-out loss {done.curve.validation[-1]:.4f} nats a token")
 
 
