@@ -56,13 +56,18 @@ def three_voices(folder: Path) -> Path:
     return folder
 
 
+def user_env(**more: object) -> dict[str, str]:
+    """The environment of a run as a user's own: a worker that runs this test is not that run's. more: variables."""
+    here = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    return here | {name: str(value) for name, value in more.items()}
+
+
 def run_pytest(
     folder: Path, *args: str, data: Path | None = None, cwd: Path = ROOT, timeout: int = 240
 ) -> subprocess.CompletedProcess:
     """Pytest as a user would run it, in a process of its own, with its home and its reports (`out`) in a folder."""
-    env = os.environ | {"EARMARK_HOME": str(folder / "home"), "PYTHONWARNINGS": "default"}
+    env = user_env(EARMARK_HOME=folder / "home", PYTHONWARNINGS="default")
     env.pop("EARMARK_DATA", None)
-    env.pop("PYTEST_XDIST_WORKER", None)
     if data:
         env["EARMARK_DATA"] = str(data)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", str(folder / "out"), *args]

@@ -11,7 +11,7 @@ import pytest
 
 from earmark.reports.compare import Baseline, compare, describe, holm
 from earmark.reports.scores import Score, append_scores, write_clips
-from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
+from earmark.tests.helpers import ROOT, read_rows, user_env, voice, write_dataset, write_manifest
 
 PLAIN = Score("c", "s", "d", "pesq_wb", 3.0, "MOS", True, 2.9, 3.1, "", 8, 0, dataset_fingerprint="f")
 
@@ -252,7 +252,7 @@ def author(tmp_path_factory):
 
     def run(level, out, *args):
         (folder / "my_codec.py").write_text(CODEC.replace("{level}", str(level)))
-        env = os.environ | {"EARMARK_HOME": str(folder / "home"), "EARMARK_DATA": str(data)}
+        env = user_env(EARMARK_HOME=folder / "home", EARMARK_DATA=data)
         env["PYTHONPATH"] = os.pathsep.join([str(folder), env.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "pytest", str(ROOT / "suites" / "test_reconstruction.py"), "-n0"]
         options = ["--codec", "my_codec:Mine", "--reports", str(folder / out), "-p", "no:cacheprovider", *args]

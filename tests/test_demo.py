@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from earmark.tests.helpers import ROOT
+from earmark.tests.helpers import ROOT, user_env
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 DEMO = ROOT / "docs" / "demo"
@@ -29,8 +29,7 @@ def gate(tmp_path):
     def run(name="Benchmark", path=Path(sys.executable).parent, **inputs):
         step = next(step for step in ACTION["runs"]["steps"] if step.get("name") == name)
         values = {name: row.get("default", "") for name, row in ACTION["inputs"].items()} | given | inputs
-        env = os.environ | {"EARMARK_HOME": str(tmp_path / "home")}
-        env.pop("PYTEST_XDIST_WORKER", None)
+        env = user_env(EARMARK_HOME=tmp_path / "home")
         env["PATH"] = os.pathsep.join([str(path), env["PATH"]])  # the pytest that has Earmark
         env |= {name: values[value.split("inputs.")[1].split()[0]] for name, value in step["env"].items()}
         shell = ["bash", "-e", "-c", step["run"]]

@@ -13,7 +13,7 @@ import pytest
 from earmark.data.manifest import SHARD_CLIPS
 from earmark.reports.scores import read_scores
 from earmark.tests.faulty_codecs import HANGS_AT
-from earmark.tests.helpers import ROOT, voice, write_dataset
+from earmark.tests.helpers import ROOT, user_env, voice, write_dataset
 
 FAULTY = "earmark.tests.faulty_codecs"
 CLIPS = 3 * SHARD_CLIPS
@@ -29,9 +29,8 @@ class Bench:
 
     def start(self, *args, out="out", codec="Slow"):
         """Start pytest in a group of its own; its output goes to a file."""
-        env = os.environ | {"EARMARK_HOME": str(self.folder / "home"), "EARMARK_DATA": str(self.data)}
+        env = user_env(EARMARK_HOME=self.folder / "home", EARMARK_DATA=self.data)
         env |= {"EARMARK_TEST_LOG": str(self.log), "PYTHONPATH": str(ROOT.parent)}
-        env.pop("PYTEST_XDIST_WORKER", None)
         select = ["suites/test_reconstruction.py", "--preset", "paper", "-p", FAULTY]
         select += ["--codec", f"{FAULTY}:{codec}", "-k", "test_mse or test_mel_loss"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", str(self.folder / out)]

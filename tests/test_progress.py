@@ -14,7 +14,7 @@ import pytest
 
 from earmark import progress
 from earmark.progress import Bar, Heart, Lines, Progress, Tally, read_beats
-from earmark.tests.helpers import ROOT
+from earmark.tests.helpers import ROOT, user_env
 from earmark.watchdog import Beat, Watchdog
 
 
@@ -241,7 +241,7 @@ def test_the_bar_leaves_what_pytest_writes_as_it_is(monkeypatch):
 
 def test_a_run_on_a_terminal_has_a_bar_and_one_into_a_file_has_none(tmp_path):
     """A finished run is quick, so the poll is made quicker still."""
-    env = os.environ | {"EARMARK_HOME": str(tmp_path / "home"), "TERM": "xterm"}
+    env = user_env(EARMARK_HOME=tmp_path / "home", TERM="xterm")
     env.pop("EARMARK_DATA", None)
     code = "import earmark.progress as p, pytest, sys; p.POLL_S = 0.02; sys.exit(pytest.main(sys.argv[1:]))"
     select = [

@@ -1,6 +1,5 @@
 """Installed from a wheel, in another project: its own command works there, and nobody else's pytest run changes."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from earmark.tests.helpers import ROOT, write_dataset
+from earmark.tests.helpers import ROOT, user_env, write_dataset
 from earmark.tests.helpers import voice as make_voice
 
 MY_CODEC = """
@@ -68,8 +67,7 @@ def project(wheel, tmp_path_factory):
     (folder / "my.yaml").write_text(MY_YAML)
 
     def run(*args):
-        env = os.environ | {"PYTHONPATH": str(site), "EARMARK_HOME": str(folder / "home"), "EARMARK_DATA": str(data)}
-        env.pop("PYTEST_XDIST_WORKER", None)  # it is not this test's worker
+        env = user_env(PYTHONPATH=site, EARMARK_HOME=folder / "home", EARMARK_DATA=data)
         # the command itself: `python -m pytest` adds the folder to the path
         command = [Path(sys.executable).parent / "pytest", "-p", "no:cacheprovider", *args]
         return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
