@@ -68,31 +68,16 @@ def test_of_a_test_s_tear_down_only_what_a_fixture_does_is_told(tmp_path):
         "@pytest.fixture\ndef cleans(plain):\n    yield plain\n    assert plain\n"
         "def test_it(cleans):\n    assert cleans\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        os.devnull,
-        "--alluredir",
-        "r",
-        ".",
-    ]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTEST_ADDOPTS": ""}
-    )
+    done = allure_of(tmp_path)
     assert done.returncode == 0, done.stdout
 
     def told(when):
-        found = [json.loads(path.read_text()) for path in (tmp_path / "r").glob("*-container.json")]
+        found = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*-container.json")]
         return sorted(step["name"] for one in found for step in one.get(when, []))
 
     assert any(name.endswith("::<lambda>") for name in told("afters"))
     before, real = told("befores"), [name for name in told("afters") if not name.endswith("::<lambda>")]
-    allure.tidy(tmp_path / "r")
+    allure.tidy(tmp_path / "results")
     assert told("afters") == real
     assert [name.partition("::")[0] for name in real] == ["cleans"]
     assert told("befores") == before
@@ -332,23 +317,18 @@ def test_a_page_that_would_load_something_is_an_error():
     assert "Content-Security-Policy" in clean
 
 
+def allure_of(folder: Path) -> subprocess.CompletedProcess:
+    """Pytest over the tests of a folder, in a process of its own; allure-pytest alone writes their `results`."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    options = ["-q", "-p", "no:earmark", "-p", "no:cacheprovider", "--alluredir", "results"]
+    command = [sys.executable, "-m", "pytest", *options, "."]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+
+
 def tiny_run(folder: Path) -> Path:
     """Results of three tests, with all that a run of the suites adds."""
     (folder / "test_tiny.py").write_text(TINY)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:earmark",
-        "-p",
-        "no:cacheprovider",
-        "--alluredir",
-        "results",
-    ]
-    done = subprocess.run([*command, "test_tiny.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    done = allure_of(folder)
     assert "1 failed, 1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
     found = folder / "results"
     allure.write_environment(found, {"GPU: 0": "none = 0 µ", "torch": "2.11"})
