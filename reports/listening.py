@@ -59,12 +59,17 @@ def keep_sound(reports: Path, sound: Sound) -> tuple[str, str]:
     name = f"{hashlib.sha256(sound.flac).hexdigest()[:16]}.flac"
     path = reports / FOLDER / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # As in `store.shards`: of this process alone, also where machines share a disk.
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-        partial.write_bytes(sound.flac)
-        partial.replace(path)
+        _publish(path, sound.flac)
     return sound.caption, name
+
+
+def _publish(path: Path, content: bytes) -> None:
+    """Write a file so that nobody ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # As in `store.shards`: of this process alone, also where machines share a disk.
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def write_manifest(reports: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -75,9 +80,8 @@ def write_manifest(reports: Path, rows: Iterable[dict[str, Any]]) -> None:
     again = {(heard.codec, heard.dataset) for heard in new}
     kept = [heard for heard in read_manifest(reports) if (heard.codec, heard.dataset) not in again] + new
     folder = reports / FOLDER
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text("".join(json.dumps(asdict(heard), ensure_ascii=False) + "\n" for heard in kept), "utf-8")
-    partial.replace(folder / MANIFEST)
+    lines = (json.dumps(asdict(heard), ensure_ascii=False) + "\n" for heard in kept)
+    _publish(folder / MANIFEST, "".join(lines).encode())
     used = {name for heard in kept for _, name in (heard.recording, heard.estimate)}
     for path in folder.glob("*.flac"):
         if path.name not in used:
