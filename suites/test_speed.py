@@ -34,11 +34,8 @@ def kernel_s(store):
     return speed.seconds_of(speed.kernel(store.device), rounds=20)
 
 
-def factors(what, codec, store, rounds, kernel_s, scores):
-    return _factors(what, rounds(speed.timed(codec, store, what)), speed.SECONDS, codec, kernel_s, scores)
-
-
-def _factors(what, seconds, of_sound, codec, kernel_s, scores):
+def factors(what, seconds, codec, kernel_s, scores, of_sound=speed.SECONDS):
+    """Real-time factors from the seconds of each round, and the same in calibration kernels."""
     factor, relative = (speed.of_rounds(seconds, 1 / of_sound / unit) for unit in (1, kernel_s))
     return (
         scores("real_time_factor", codec, speed.SOUND, found=factor, variant=what),
@@ -48,19 +45,19 @@ def _factors(what, seconds, of_sound, codec, kernel_s, scores):
 
 def test_real_time_factor(codec, store, rounds, kernel_s, scores, gate):
     """Seconds to encode and decode a second of sound, one clip at a time (lower is better)."""
-    gate(*factors("both", codec, store, rounds, kernel_s, scores))
+    gate(*factors("both", rounds(speed.timed(codec, store, "both")), codec, kernel_s, scores))
 
 
 @of_tokens
 def test_real_time_factor_of_encoding(codec, store, rounds, kernel_s, scores, gate):
     """Seconds to encode a second of sound, one clip at a time (lower is better)."""
-    gate(*factors("encode", codec, store, rounds, kernel_s, scores))
+    gate(*factors("encode", rounds(speed.timed(codec, store, "encode")), codec, kernel_s, scores))
 
 
 @of_tokens
 def test_real_time_factor_of_decoding(codec, store, rounds, kernel_s, scores, gate):
     """Seconds to decode a second of sound, one clip at a time (lower is better)."""
-    gate(*factors("decode", codec, store, rounds, kernel_s, scores))
+    gate(*factors("decode", rounds(speed.timed(codec, store, "decode")), codec, kernel_s, scores))
 
 
 def test_best_batch(codec, store, scores, gate):
@@ -92,7 +89,7 @@ def test_stream(codec, store, rounds, kernel_s, scores, gate):
         scores("first_chunk_ms", codec, speed.SOUND, **found("first", 1e-3)),
         *(scores("chunk_ms", codec, speed.SOUND, **found(what, 1e-3), variant=what) for what in ("median", "p95")),
         *(scores("kernels_per_chunk", codec, speed.SOUND, **found(what, kernel_s), variant=what) for what in of),
-        *_factors("stream", seconds, stream.sound_s, codec, kernel_s, scores),
+        *factors("stream", seconds, codec, kernel_s, scores, stream.sound_s),
         scores("stream_delay_ms", codec, speed.SOUND, found=delay),
     )
 
