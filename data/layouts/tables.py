@@ -79,8 +79,8 @@ def _lines(file: Path, separator: str, header: Sequence[str] | None) -> Iterable
     if file.suffix not in (".json", ".jsonl"):
         return text_table(file, separator, header)
     text = file.read_text(encoding="utf-8")
-    lines = [line for line in text.split("\n") if line.strip()]  # as U+2028 in a caption ends no line
-    rows = [json.loads(line) for line in lines] if file.suffix == ".jsonl" else json.loads(text)
-    if isinstance(rows, dict):  # id -> what is known of it
+    if file.suffix == ".jsonl":
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]  # as U+2028 in a caption ends no line
+    elif isinstance(rows := json.loads(text), dict):  # id -> what is known of it
         rows = [{"id": key, **value} for key, value in rows.items()]
     return [{name: as_text(value) for name, value in row.items()} for row in rows]
