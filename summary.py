@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from earmark.reports import published
-from earmark.reports.scores import Score, named_unit
+from earmark.reports.scores import Score, named_unit, with_unit
 
 if TYPE_CHECKING:
     from earmark.metrics import Metric
@@ -29,7 +29,7 @@ def lines(run: Run) -> list[str]:
 
 def describe(score: Score) -> str:
     """A score in one line: value, unit, interval, n, failures."""
-    number = "none" if score.value is None else f"{score.value:.4g} {named_unit(score.unit)}".strip()
+    number = "none" if score.value is None else with_unit(f"{score.value:.4g}", score.unit)
     value = "at its bound" if score.at_bound else number
     interval = "" if score.ci_low is None or score.at_bound else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
     failed = f", {score.failed} failed" if score.failed else ""

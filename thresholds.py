@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from earmark.names import nearest
-from earmark.reports.scores import MAX_FAILED, Score, named_unit
+from earmark.reports.scores import MAX_FAILED, Score, with_unit
 
 DEFAULT = Path(__file__).parent / "thresholds.yaml"
 OUT_OF_DOMAIN = "out of domain: the metric was not validated for such audio"
@@ -188,9 +188,9 @@ def _miss(named: str, score: Score, threshold: Threshold) -> str | None:
         return None
     wanted = f"at least {low:g}" if low is not None and value < low else f"at most {high:g}"
     interval = "" if score.ci_low is None else f" [{score.ci_low:.4g}, {score.ci_high:.4g}]"
-    unit = f" {named_unit(score.unit)}".rstrip()
+    came = with_unit(f"{value:.4g}{interval}", score.unit)
     return (
-        f"threshold missed: {named} is {value:.4g}{interval}{unit} (n {score.n}), expected {wanted} "
+        f"threshold missed: {named} is {came} (n {score.n}), expected {wanted} "
         f"({threshold.where}, from {threshold.bound.origin})"
     )
 

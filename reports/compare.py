@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from earmark.reports.intervals import tail
-from earmark.reports.scores import Score, named_unit, read_clips, read_scores
+from earmark.reports.scores import Score, read_clips, read_scores, with_unit
 
 RELATIVE_MARGIN = 0.01  # of the old value, where no margin is given: so much worse is let pass
 SPEED_MARGIN = 0.25  # the same for work in calibration kernels: that much a machine varies from one hour to the next
@@ -292,10 +292,10 @@ def describe(found: Comparison) -> str:
     direction = "higher is better" if new.higher_is_better else "lower is better"
     if found.skipped and not found.newly_failed:
         return f"{new.metric} of {new.codec} on {new.dataset}: not compared: {found.skipped}"
-    unit = f" {named_unit(new.unit)}".rstrip()
+    worse_by = with_unit(f"{found.difference:.4g}", new.unit)
     lines = [
         f"{new.metric} of {new.codec} on {new.dataset} ({direction}): {_number(old)} before, {_number(new)} now",
-        f"  worse by {found.difference:.4g}{unit} [{found.low:.4g}, {found.high:.4g}], margin {found.margin:.4g}; "
+        f"  worse by {worse_by} [{found.low:.4g}, {found.high:.4g}], margin {found.margin:.4g}; "
         f"n {found.n}, effect {found.effect:.2g}, p {found.p:.2g}, corrected {found.holm:.2g} ({found.method})",
     ]
     lines += [f"  {clip}: {before:.4g} before, {after:.4g} now" for clip, before, after in found.worst]

@@ -97,6 +97,15 @@ def named_unit(unit: str) -> str:
     return "" if unit == "1" else unit
 
 
+def with_unit(number: str, unit: str) -> str:
+    """A number, and its unit where it has one.
+
+    >>> with_unit("2.4", "dB"), with_unit("0.9", "1")
+    ('2.4 dB', '0.9')
+    """
+    return f"{number} {named_unit(unit)}".rstrip()
+
+
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     """Append to scores.jsonl; nothing that an earlier run measured is lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
