@@ -14,6 +14,7 @@ from earmark.reports.listening import MOST_MB
 
 if TYPE_CHECKING:
     from earmark.contract import Result
+    from earmark.reports.leaderboard import Facts
     from earmark.reports.scores import Score
 
 HELP = """How good is an audio codec, really? What is here, and what a run left behind; `pytest` runs the suites.
@@ -202,37 +203,24 @@ def _write_leaderboard(
     """leaderboard.html, .md and .csv, with what the catalogue and the cards know of codecs and datasets, what earlier
     runs measured (`past`), and what the runs left to listen to.
     """
-    from earmark.codecs.contract import Info
     from earmark.codecs.registry import catalogue
     from earmark.data.cards import cards
-    from earmark.reports import leaderboard, own
+    from earmark.reports import leaderboard
     from earmark.reports.history import trends
     from earmark.reports.listening import gather
     from earmark.reports.pictures import pictures
     from earmark.scoring import in_order
 
-    entries, scores = catalogue(), in_order(scores)
-    try:
-        mine = {name: Info.model_validate(said) for name, said in own.kept(heard_in).items()}
-    except ValueError as error:
-        raise _fail(error) from error
-    names = (
-        "feature_type", "sample_rate", "frame_rate", "num_codebooks", "token_rate", "bitrate_kbps", "trained_on",
-    )  # fmt: skip
-    facts = {
-        name: leaderboard.Facts(
-            **{fact: getattr(info, fact) or getattr(leaderboard.Facts, fact) for fact in names},
-            codebook_size=max(info.codebook_sizes, default=None),
-        )
-        for name, info in ({name: entry.info for name, entry in entries.items()} | mine).items()
-    }
+    scores = in_order(scores)
     domains = {name: card.domain for name, card in cards().items()}
-    board = leaderboard.board(scores, facts, domains)
-    drawn = pictures(scores, {name: entry.family for name, entry in entries.items() if entry.family}, domains)
+    families = {name: entry.family for name, entry in catalogue().items() if entry.family}
     try:
+        facts = _facts(heard_in)
         heard = gather(heard_in, ((score.run, score.codec, score.dataset) for score in scores), sounds_mb)
     except ValueError as error:
         raise _fail(error) from error
+    board = leaderboard.board(scores, facts, domains)
+    drawn = pictures(scores, families, domains)
     folder.mkdir(parents=True, exist_ok=True)
     views = {
         "html": leaderboard.to_html(board, drawn, heard, trends(past, domains)),
@@ -243,6 +231,30 @@ def _write_leaderboard(
         path = folder / f"leaderboard.{kind}"
         path.write_text(text, encoding="utf-8")
         typer.echo(f"leaderboard: {path}")
+
+
+def _facts(folders: list[Path]) -> dict[str, Facts]:
+    """What is known of the codecs of the catalogue, and of those that the runs of these folders had of their own.
+
+    Raises ValueError that names the file where what they kept cannot be read.
+    """
+    from earmark.codecs.contract import Info
+    from earmark.codecs.registry import catalogue
+    from earmark.reports import own
+    from earmark.reports.leaderboard import Facts
+
+    infos = {name: entry.info for name, entry in catalogue().items()}
+    infos |= {name: Info.model_validate(said) for name, said in own.kept(folders).items()}
+    names = (
+        "feature_type", "sample_rate", "frame_rate", "num_codebooks", "token_rate", "bitrate_kbps", "trained_on",
+    )  # fmt: skip
+    return {
+        name: Facts(
+            **{fact: getattr(info, fact) or getattr(Facts, fact) for fact in names},
+            codebook_size=max(info.codebook_sizes, default=None),
+        )
+        for name, info in infos.items()
+    }
 
 
 @store_app.command("ls")
