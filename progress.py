@@ -122,8 +122,15 @@ def read_beats(folder: Path) -> dict[str, Beat]:
     beats = {}
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
-            beats[path.stem] = Beat(json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime_ns)
+            state = json.loads(path.read_text(encoding="utf-8"))
+            beats[path.stem] = Beat(state, path.stat().st_mtime_ns, _size(path.with_suffix(".trace")))
     return beats
+
+
+def _size(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return None
 
 
 # -- in the controller ------------------------------------------------------------------------------------------------

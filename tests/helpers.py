@@ -13,6 +13,8 @@ import numpy as np
 import soundfile
 
 ROOT = Path(__file__).parent.parent
+GIT = ("git", "-c", "safe.directory=*")  # also of a checkout that belongs to another user, as in a container
+PATIENCE_S = 900  # for a process to end, however busy the machine is; never how long a test takes
 
 
 def voice(seconds: float, sample_rate: int, pitch_hz: float = 120.0) -> np.ndarray:
@@ -63,7 +65,7 @@ def user_env(**more: object) -> dict[str, str]:
 
 
 def run_pytest(
-    folder: Path, *args: str, data: Path | None = None, cwd: Path = ROOT, timeout: int = 240
+    folder: Path, *args: str, data: Path | None = None, cwd: Path = ROOT, timeout: int = PATIENCE_S
 ) -> subprocess.CompletedProcess:
     """Pytest as a user would run it, in a process of its own, with its home and its reports (`out`) in a folder."""
     env = user_env(EARMARK_HOME=folder / "home", PYTHONWARNINGS="default")

@@ -14,7 +14,7 @@ import pytest
 
 from earmark import progress
 from earmark.progress import Bar, Heart, Lines, Progress, Tally, read_beats
-from earmark.tests.helpers import ROOT, user_env
+from earmark.tests.helpers import PATIENCE_S, ROOT, user_env
 from earmark.watchdog import Beat, Watchdog
 
 
@@ -69,6 +69,7 @@ def test_a_heart_writes_what_it_counts(tmp_path, make_heart):
         heart(what, clips, doing)
     found = read_beats(tmp_path)["gw0"].state
     assert found["pid"] == os.getpid()
+    assert read_beats(tmp_path)["gw0"].traced == 0
     assert (found["test"], found["params"]) == ("t.py::test_a[mimi-8-small]", {"codec": "mimi-8"})
     assert (found["made"], found["read"], found["visits"], found["clips"], found["doing"]) == (2, 1, 3, 11, "d")
     with pytest.raises(StopIteration):
@@ -134,6 +135,25 @@ def test_a_worker_that_is_silent_in_a_test_is_ended_once(dog, clock):
         assert dog.ended == ended, seconds
     assert dog.reasons == {"gw0": "no sign of life for 30 s (--hang-timeout), at mimi: 4 clips, in t"}
     assert len(dog.said) == 1
+
+
+def test_a_silent_worker_is_ended_once_its_tracebacks_are_whole(dog, clock):
+    """Else it would be ended without them where the machine is busy. What it wrote in an earlier silence is not it."""
+    beats = [(1, 0, 0), (1, 31, 0), (1, 32, 50), (2, 33, 50), (2, 64, 50), (2, 65, 70), (2, 66, 90)]
+    for mark, seconds, traced in beats:
+        clock.now = 100 + seconds
+        dog.look({"gw0": Beat(state("t", pid=77), mark, traced)})
+        assert dog.ended == [], seconds
+    clock.now += 1
+    dog.look({"gw0": Beat(state("t", pid=77), 2, 90)})
+    assert dog.ended == [77]
+
+
+def test_a_worker_that_cannot_say_where_it_is_is_ended_a_little_later(dog, clock):
+    for seconds, ended in ((0, []), (31, []), (60, []), (61, [77])):
+        clock.now = 100 + seconds
+        dog.look({"gw0": Beat(state("t", pid=77), 1, 0)})
+        assert dog.ended == ended, seconds
 
 
 def test_signs_of_life_and_idleness_are_no_hang(dog, clock):
@@ -277,7 +297,7 @@ def _on_a_terminal(command, env):
             seen += part
     except OSError:  # Linux: the other side is closed
         pass
-    assert process.wait(timeout=60) == 0, seen.decode()
+    assert process.wait(timeout=PATIENCE_S) == 0, seen.decode()
     os.close(ours)
     return seen.decode()
 
