@@ -43,10 +43,10 @@ class Pool:
     def _make(self, store: Store, job: Job, missing: Slices) -> bool:
         """Make the missing shards that no other worker is at; False where a process died of one of them."""
         executor, known = self._running(), {job.entry.name: store.fingerprint(job.entry)}
-        futures: dict[Future[bool], Sequence[Clip]] = {
-            executor.submit(_make_shard, store, known, job, path, clips): clips for path, clips in missing.items()
-        }
         try:
+            futures: dict[Future[bool], Sequence[Clip]] = {
+                executor.submit(_make_shard, store, known, job, path, clips): clips for path, clips in missing.items()
+            }
             for future in as_completed(futures):
                 if future.result() and store.notify:
                     store.notify("made", len(futures[future]), job.entry.name)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,6 +93,22 @@ def test_a_process_that_dies_costs_its_shard(dataset, two, tmp_path):
     assert all("2 workers ended, or hung" in outcome.error for outcome in failed)
 
 
+def test_a_process_that_dies_while_shards_are_still_handed_out_costs_its_shard(dataset, two, tmp_path, monkeypatch):
+    """The executor then takes no more of them: an error of `submit`, and not of a result."""
+    handed, submit = [], ProcessPoolExecutor.submit
+
+    def once_broken(executor, *given):
+        handed.append(submit(executor, *given))
+        if len(handed) == FEWEST - 1:
+            wait(handed, return_when=FIRST_EXCEPTION)
+        return handed[-1]
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", once_broken)
+    store = Store(tmp_path / "s", "cpu", "run", engine=two)
+    job = Job("earmark.tests.test_pool:dies_at_first", registry.find("uniform-8bit"), model=False)
+    assert sum(outcome.error is not None for outcome in store.outcomes(job, dataset.clips)) == SHARD_CLIPS
+
+
 def test_the_processes_end_when_their_worker_is_killed(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(
@@ -107,15 +124,18 @@ def test_the_processes_end_when_their_worker_is_killed(tmp_path):
     worker.kill()
     worker.wait()
     worker.stdout.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while _alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(child)
 
 
 def _alive(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # also one that ends as it is read
+        return False
+    return state.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def test_the_engine_has_no_more_processes_than_the_memory_is_good_for(monkeypatch):
