@@ -20,9 +20,10 @@ CHROMIUM = shutil.which("chromium")
 OFFLINE = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-dev-shm-usage",  # a container's /dev/shm has 64 MB, which a page may fill
 )  # fmt: skip
 PLAYING = ("--autoplay-policy=no-user-gesture-required", "--mute-audio", "--hide-scrollbars")
-WAIT_S = 60  # for an answer; never how long a test takes
+WAIT_S = 300  # for an answer; never how long a test takes
 
 
 class Page:

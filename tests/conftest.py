@@ -9,18 +9,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from earmark.tests.helpers import ROOT, run_pytest, three_voices
 
 SHARED = ROOT.parent / "shared"
 
-settings.register_profile("earmark", deadline=None)  # how long an example takes says how busy the machine is
+# How long an example takes says how busy the machine is. And the same examples are tried everywhere: one that fails
+# is seen where it was broken, and not some day by somebody else.
+settings.register_profile(
+    "earmark", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
+)
 settings.load_profile("earmark")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach a model hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores: two threads of one wait for each other
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
+for variable in ("COLUMNS", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTEST_ADDOPTS"):
+    os.environ.pop(variable, None)  # what is printed is compared, by these processes too
 for variable, folder in {"EARMARK_DATA": SHARED / "data", "EARMARK_WEIGHTS": SHARED / "weights"}.items():
     if folder.is_dir():
         os.environ.setdefault(variable, str(folder))

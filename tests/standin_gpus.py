@@ -27,7 +27,7 @@ def pytest_sessionstart():
 
 def wait_for_replacement():
     """The survivor stays until the dead worker's replacement is there: else both devices would be free for that."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while Path(os.environ["EARMARK_TEST_LOG"]).read_text().count("started") < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
 

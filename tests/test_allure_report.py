@@ -28,7 +28,7 @@ from earmark.reports import allure, attachments
 from earmark.reports.allure import node, page, results
 from earmark.reports.scores import Score
 from earmark.tests.browser import CHROMIUM, OFFLINE, browser
-from earmark.tests.helpers import voice
+from earmark.tests.helpers import PATIENCE_S, voice
 
 QUIET = (*OFFLINE, "--virtual-time-budget=8000", "--window-size=1280,1000")
 TINY = '''
@@ -322,7 +322,7 @@ def allure_of(folder: Path) -> subprocess.CompletedProcess:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     options = ["-q", "-p", "no:earmark", "-p", "no:cacheprovider", "--alluredir", "results"]
     command = [sys.executable, "-m", "pytest", *options, "."]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def tiny_run(folder: Path) -> Path:
@@ -432,7 +432,7 @@ def browse(url: Path, profile: Path, *options: str) -> str:
     if CHROMIUM is None:
         pytest.skip("no Chromium here")
     command = [CHROMIUM, *QUIET, f"--user-data-dir={profile}", "--dump-dom", *options, url.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
 
 def requested(log: Path) -> set[str]:

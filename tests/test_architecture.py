@@ -12,7 +12,7 @@ import pytest
 
 from earmark.codecs.registry import catalogue
 from earmark.data.cards import cards
-from earmark.tests.helpers import ROOT
+from earmark.tests.helpers import GIT, ROOT
 
 # folder -> what it may import of ours, beside itself. `metrics` and `store` use the one resampler of data.audio.
 ALLOWED = {
@@ -99,7 +99,7 @@ def test_our_package_does_not_shadow_the_standard_library():
 
 
 def test_nothing_names_this_machine_or_a_registry():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = subprocess.run([*GIT, "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     pattern = re.compile(r"registry\.npmjs|files\.pythonhosted|pypi\.org/simple|(?<![\w.])/(work|root|farm)/")
     texts = [ROOT / name for name in tracked if not name.endswith((".flac", ".safetensors", ".png", ".webp"))]
     wrong = [str(path) for path in texts if path != Path(__file__) and pattern.search(path.read_text(errors="ignore"))]

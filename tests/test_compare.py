@@ -11,7 +11,7 @@ import pytest
 
 from earmark.reports.compare import Baseline, compare, describe, holm
 from earmark.reports.scores import Score, append_scores, write_clips
-from earmark.tests.helpers import ROOT, read_rows, user_env, voice, write_dataset, write_manifest
+from earmark.tests.helpers import PATIENCE_S, ROOT, read_rows, user_env, voice, write_dataset, write_manifest
 
 PLAIN = Score("c", "s", "d", "pesq_wb", 3.0, "MOS", True, 2.9, 3.1, "", 8, 0, dataset_fingerprint="f")
 
@@ -257,7 +257,7 @@ def author(tmp_path_factory):
         command = [sys.executable, "-m", "pytest", str(ROOT / "suites" / "test_reconstruction.py"), "-n0"]
         options = ["--codec", "my_codec:Mine", "--reports", str(folder / out), "-p", "no:cacheprovider", *args]
         command += ["-k", "test_snr", *options]
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
 
     run.folder = folder
     run.v1 = ["--baseline", str(folder / "v1")]

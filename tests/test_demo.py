@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from earmark.tests.helpers import ROOT, user_env
+from earmark.tests.helpers import PATIENCE_S, ROOT, user_env
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 DEMO = ROOT / "docs" / "demo"
@@ -33,7 +33,7 @@ def gate(tmp_path):
         env["PATH"] = os.pathsep.join([str(path), env["PATH"]])  # the pytest that has Earmark
         env |= {name: values[value.split("inputs.")[1].split()[0]] for name, value in step["env"].items()}
         shell = ["bash", "-e", "-c", step["run"]]
-        return subprocess.run(shell, cwd=tmp_path / "demo", env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(shell, cwd=tmp_path / "demo", env=env, capture_output=True, text=True, timeout=PATIENCE_S)
 
     return run
 

@@ -17,7 +17,7 @@ from earmark.metrics import page
 from earmark.metrics.page import as_markdown, families
 from earmark.metrics.registry import METRICS, backends
 from earmark.reports import allure
-from earmark.tests.helpers import ROOT
+from earmark.tests.helpers import PATIENCE_S, ROOT
 
 DOCS = ROOT / "docs"
 TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def run(commands, folder, home):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("EARMARK_", "PYTEST_", "CI"))}
     env |= {"EARMARK_HOME": str(home), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
     done = subprocess.run(
-        ["bash", "-e", "-c", script], cwd=folder, env=env, text=True, timeout=600,
+        ["bash", "-e", "-c", script], cwd=folder, env=env, text=True, timeout=PATIENCE_S,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -185,7 +185,7 @@ def test_rows_stand_below_their_heading():
 def test_the_site_builds_and_asks_the_network_for_nothing(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     loads = r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']+"""
     pages = [*(tmp_path / "site").glob("*.html")]

@@ -12,6 +12,7 @@ import pytest
 from earmark.lm import packing
 from earmark.lm import protocol as protocols
 from earmark.lm.packing import Document
+from earmark.tests.helpers import PATIENCE_S
 from earmark.tests.lm_sources import documents, markov_documents
 
 torch = pytest.importorskip("torch")
@@ -306,7 +307,7 @@ def test_two_processes_train_as_one_does(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--no-python"]
     launch += [sys.executable, "-c", RUN_AND_LET_GO, str(tmp_path)]
     done = subprocess.run(
-        launch, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        launch, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("held-out loss") == 2

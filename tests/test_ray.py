@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -173,14 +174,15 @@ def test_a_shard_that_another_run_is_making_is_waited_for(dataset, stores):
     store, job = stores[0], sound_job(registry.find(f"{OWN}:Same"))
     path = next(iter(store.slices(job, dataset.clips)))
     path.parent.mkdir(parents=True)
-    with FileLock(path.with_suffix(".lock")):
-        engine, release = store.engine, time.monotonic() + 1.0
-        waiting = threading.Thread(target=lambda: engine(store, job, store.missing(job, dataset.clips)))
-        waiting.start()
-        while time.monotonic() < release or len(store.missing(job, dataset.clips)) > 1:
-            time.sleep(0.05)
-        assert waiting.is_alive()
-    waiting.join(20)
+    waits = threading.Event()
+    store.notify = lambda what, clips, doing: waits.set() if doing == "waiting for others at 1 shards" else None
+    with ThreadPoolExecutor() as thread, FileLock(path.with_suffix(".lock")):  # which is let go of first
+        filled = thread.submit(store.engine, store, job, store.missing(job, dataset.clips))
+        while not (waits.wait(0.05) or filled.done()):
+            pass
+        assert [*store.missing(job, dataset.clips)] == [path]
+        assert not filled.done()
+    filled.result()
     assert not store.missing(job, dataset.clips)
 
 
@@ -190,14 +192,18 @@ def test_a_node_whose_codec_is_another_makes_nothing(dataset, stores):
     assert not content(stores[0])
 
 
-def test_each_gpu_task_takes_the_gpu_it_is_given(stores, monkeypatch):
+def test_each_gpu_task_takes_the_gpu_it_is_given(stores, tmp_path, monkeypatch):
     """By Ray's count of GPUs, there being none here: two tasks at once have one each."""
     from earmark.store import ray_engine
 
     store, job = Store(stores[0].root, "cuda:0", "run"), tokens_job(registry.find(f"{OWN}:Halver"))
+    here = tmp_path / "here"
+    here.mkdir()
 
-    def device(_):
-        time.sleep(1)
+    def device(task):
+        (here / str(task)).touch()
+        while task in (0, 1) and len(os.listdir(here)) < 2:  # noqa: PTH208 (Ray sends what it refers to)
+            time.sleep(0.05)
         return ray_engine._device("cuda:0"), ray.get_runtime_context().get_assigned_resources()
 
     def options(**taken):
@@ -206,7 +212,7 @@ def test_each_gpu_task_takes_the_gpu_it_is_given(stores, monkeypatch):
     monkeypatch.setattr(ray_engine, "make", type("", (), {"options": staticmethod(options)}))
     both = ray.get([ray_engine._task(store, job).remote(i) for i in range(2)])
     assert sorted(device for device, _ in both) == ["cuda:0", "cuda:1"]
-    assert ray.get(ray_engine._task(stores[0], job).remote(0)) == ("cuda:0", {"CPU": 1.0})
+    assert ray.get(ray_engine._task(stores[0], job).remote(2)) == ("cuda:0", {"CPU": 1.0})
 
 
 OWN_MODULE = f"""

@@ -278,7 +278,7 @@ def test_two_workers_at_one_whole_dataset_make_it_once(make):
     made, inside = [], threading.Event()
 
     def train():
-        inside.wait(5)
+        inside.wait(60)
         made.append(1)
         return Outcome("all", {"loss": 0.5})
 
@@ -287,7 +287,7 @@ def test_two_workers_at_one_whole_dataset_make_it_once(make):
         worker.start()
     inside.set()
     for worker in workers:
-        worker.join(10)
+        worker.join(300)
     assert len(made) == 1
 
 

@@ -14,7 +14,7 @@ import yaml
 from earmark.metrics import METRICS
 from earmark.reports.scores import read_scores
 from earmark.tests import own_codecs
-from earmark.tests.helpers import ROOT, run_pytest, three_voices, voice, write_dataset
+from earmark.tests.helpers import PATIENCE_S, ROOT, run_pytest, three_voices, voice, write_dataset
 from earmark.tests.test_architecture import LIGHT
 
 OWN, RECONSTRUCTION = "earmark.tests.own_codecs", "suites/test_reconstruction.py"
@@ -91,7 +91,7 @@ def test_collecting_every_suite_imports_nothing_heavy():
         "code = pytest.main(['suites/', '--collect-only', '-q', '-p', 'no:cacheprovider'])\n"
         f"print(int(code), [name for name in {LIGHT!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
@@ -252,7 +252,7 @@ def test_another_earmark_than_the_folders_is_refused_in_words(tmp_path):
     (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     (tmp_path / "suites").mkdir()
     command = [sys.executable, "-m", "pytest", "suites", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 4
     assert f"ERROR: the Earmark of this environment is {ROOT}, not this folder" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

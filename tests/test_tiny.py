@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from earmark import metrics
 from earmark.codecs import calls, registry
 from earmark.codecs.tiny import codec, model
 from earmark.data import audio
-from earmark.tests.helpers import ROOT, read_rows, voice
+from earmark.tests.helpers import PATIENCE_S, ROOT, read_rows, voice
 from earmark.training import losses, mdct_rvq
 from earmark.training.codebooks import Codebooks, kmeans
 
@@ -299,10 +298,27 @@ TRAIN = ["--steps", "20", "--decay", "4", "--every", "1", "--save", "3", "--batc
 TRAIN += ["--files", "6", "--free", "2"]
 
 
-def training(out: Path) -> subprocess.Popen:
+KILLED_AT_7 = """
+import os, signal, sys
+from earmark.training import tiny
+
+write = tiny.Log.write
+
+def write_and_die(log, values, step):
+    write(log, values, step)
+    if step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+tiny.Log.write = write_and_die
+tiny.main(sys.argv[1:])
+"""
+
+
+def training(out: Path, *how: str) -> int:
+    """Train in a process of its own; its exit code."""
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "earmark.training.tiny", "--out", str(out), *TRAIN]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    command = [sys.executable, *(how or ("-m", "earmark.training.tiny")), "--out", str(out), *TRAIN]
+    return subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, timeout=PATIENCE_S).returncode
 
 
 def logged(out: Path) -> list[tuple[int, float]]:
@@ -314,16 +330,11 @@ def logged(out: Path) -> list[tuple[int, float]]:
 def test_training_goes_on_after_a_kill_to_the_same_loss(tmp_path):
     """Killed between two checkpoints, after the codebooks have started; the log and the weights are those of a run
     that was left alone."""
-    assert training(tmp_path / "whole").wait(timeout=240) == 0
-    run = training(tmp_path / "killed")
-    log = tmp_path / "killed" / "log.jsonl"
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= 7):
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
+    assert training(tmp_path / "whole") == 0
+    assert training(tmp_path / "killed", "-c", KILLED_AT_7) == -signal.SIGKILL
     assert (tmp_path / "killed" / "checkpoint.pt").exists()
-    assert training(tmp_path / "killed").wait(timeout=240) == 0
+    assert len(logged(tmp_path / "killed")) == 7
+    assert training(tmp_path / "killed") == 0
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
     one, two = ((tmp_path / name / "tiny.safetensors").read_bytes() for name in ("killed", "whole"))
     assert one == two

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from earmark.tests.helpers import ROOT, user_env, write_dataset
+from earmark.tests.helpers import GIT, PATIENCE_S, ROOT, user_env, write_dataset
 from earmark.tests.helpers import voice as make_voice
 
 MY_CODEC = """
@@ -44,13 +44,14 @@ def test_their_own_options(request):
 def wheel(tmp_path_factory):
     """The wheel, built from what git tracks or would track: no build folders, no output of earlier runs."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    command = [*GIT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", out, source]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+    build += ["-w", out, source]
     subprocess.run(build, check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     return built
@@ -70,7 +71,7 @@ def project(wheel, tmp_path_factory):
         env = user_env(PYTHONPATH=site, EARMARK_HOME=folder / "home", EARMARK_DATA=data)
         # the command itself: `python -m pytest` adds the folder to the path
         command = [Path(sys.executable).parent / "pytest", "-p", "no:cacheprovider", *args]
-        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
 
     run.folder = folder
     return run
