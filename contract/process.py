@@ -90,7 +90,7 @@ def _asked_once(entry: str, device: str) -> Fresh:
 
 @functools.cache
 def _helper() -> subprocess.Popen[str]:
-    """The helper process; it ends when this one does, as its input is closed then."""
+    """The helper process; it ends when this one does, however that ends: its input is closed then."""
     command = [sys.executable, "-c", "from earmark.contract import process; process.serve()"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "random"}
     helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -103,7 +103,8 @@ def _end(helper: subprocess.Popen[str]) -> None:
     assert helper.stdout is not None
     helper.stdin.close()
     helper.stdout.close()
-    helper.wait(10)
+    helper.kill()  # it holds nothing, and on a busy machine takes long to end by itself
+    helper.wait()
 
 
 def serve() -> None:

@@ -172,7 +172,7 @@ def test_an_unknown_dataset_gives_the_nearest(folder):
 
 
 def test_real_data_without_a_folder_says_what_to_set(monkeypatch):
-    monkeypatch.delenv("EARMARK_DATA")
+    monkeypatch.delenv("EARMARK_DATA", raising=False)
     with pytest.raises(cards.DataError, match="set EARMARK_DATA"):
         cards.select(["real"])
 
