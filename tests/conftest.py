@@ -23,7 +23,7 @@ settings.register_profile(
 settings.load_profile("earmark")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may reach a model hub
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores: two threads of one wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores, and sums are in one order whoever runs them
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
 for variable in ("COLUMNS", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTEST_ADDOPTS"):
     os.environ.pop(variable, None)  # what is printed is compared, by these processes too
