@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -30,6 +33,15 @@ for variable in ("COLUMNS", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PYTES
 for variable, folder in {"EARMARK_DATA": SHARED / "data", "EARMARK_WEIGHTS": SHARED / "weights"}.items():
     if folder.is_dir():
         os.environ.setdefault(variable, str(folder))
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What a test draws from the global generators is the same, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture
