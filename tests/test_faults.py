@@ -12,7 +12,7 @@ import pytest
 
 from earmark.data.manifest import SHARD_CLIPS
 from earmark.reports.scores import read_scores
-from earmark.tests.faulty_codecs import DIES_AT, HANGS_AT
+from earmark.tests.faulty_codecs import DIES_AT, HANGS_AT, encodes
 from earmark.tests.helpers import PATIENCE_S, ROOT, user_env, voice, write_dataset
 
 FAULTY = "earmark.tests.faulty_codecs"
@@ -59,8 +59,7 @@ class Bench:
 
     def encodes(self):
         """Process and clip of every call of the codec, in order."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [(int(pid), int(number)) for _, pid, number in map(str.split, lines)]
+        return encodes(self.log)
 
     def wait_for_encodes(self, count):
         """The process that made the last of so many encodes; it has just begun it."""
