@@ -105,12 +105,10 @@ def select(names: Sequence[str]) -> list[Card]:
 
     chosen: dict[str, Card] = {}
     for name in names or [_default()]:
-        if name in GROUPS:
-            chosen |= {card.name: card for card in _group(name)}
-        elif own.is_own(name):
-            chosen |= {card.name: card for card in own.cards_of(Path(name))}
-        else:
-            chosen[name] = _named(name)
+        found = _group(name) if name in GROUPS else own.cards_of(Path(name)) if own.is_own(name) else [_named(name)]
+        for card in found:
+            if chosen.setdefault(card.name, card) != card:
+                raise DataError(f"--data {name}: there is another {card.name!r} in --data; rename one of them")
     return list(chosen.values())
 
 
@@ -212,7 +210,7 @@ def at_most(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     """A dataset of at most so many clips (None: all), stratified by label and drawn by the seed."""
     if limit is None:
         return dataset
-    clips = dataset.clips if limit >= len(dataset.clips) else _subset(dataset.clips, limit, seed)
+    clips = dataset.clips if limit >= len(dataset.clips) else _subset(dataset.clips, limit, _label(dataset), seed)
     return _dataset(dataset.card, clips, limit)
 
 
@@ -245,13 +243,20 @@ def _dataset(card: Card, clips: Sequence[Clip], limit: int | None) -> Dataset:
     return Dataset(card, tuple(clips), limit, digest.hexdigest()[:16])
 
 
-def _subset(clips: Sequence[Clip], limit: int, seed: int) -> tuple[Clip, ...]:
+def _subset(clips: Sequence[Clip], limit: int, label: str, seed: int) -> tuple[Clip, ...]:
     """Draw by the seed, taking labels in turn, and within a label groups in turn; then back in the manifest's order."""
     shuffled = list(clips)
     random.Random(seed).shuffle(shuffled)
-    by_group = _in_turn(shuffled, lambda clip: (clip.fields.get("label"), clip.group))
-    chosen = set(_in_turn(by_group, lambda clip: clip.fields.get("label"))[:limit])
+    by_group = _in_turn(shuffled, lambda clip: (clip.fields.get(label), clip.group))
+    chosen = set(_in_turn(by_group, lambda clip: clip.fields.get(label))[:limit])
     return tuple(clip for clip in clips if clip in chosen)
+
+
+def _label(dataset: Dataset) -> str:
+    """The column that a subset is stratified by: `label`, else what the first task of classes asks for."""
+    if any("label" in clip.fields for clip in dataset.clips):
+        return "label"
+    return next((task.target for task in dataset.card.tasks if task.kind == "classification"), "label")
 
 
 def _in_turn(clips: Sequence[Clip], key: Callable[[Clip], Hashable]) -> list[Clip]:
