@@ -1,10 +1,12 @@
 """Downloads from a server in this process: resumed, checked, unpacked with distrust; `earmark data` from end to end."""
 
 import contextlib
+import errno
 import hashlib
 import http.server
 import io
 import json
+import random
 import tarfile
 import threading
 import zipfile
@@ -169,6 +171,32 @@ def test_a_broken_archive_is_an_error(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(packed({"a.wav": b"x" * 5000}, "tar.gz")[:60])
     with pytest.raises(DataError, match=r"a.tar.gz: cannot be unpacked .*delete it and get it again"):
         get.unpack(tmp_path / "a.tar.gz", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "zip"])
+def test_an_archive_with_damaged_bytes_is_an_error(tmp_path, kind):
+    """Each library has an error of its own for that."""
+    path, noise = tmp_path / f"a.{kind}", random.Random(0).randbytes(100_000)
+    if kind == "zip":
+        path.write_bytes(packed({"a.wav": noise}, kind))
+    else:
+        with tarfile.open(path, f"w:{kind.partition('.')[2]}") as archive:
+            trees._add(archive, "a.wav", noise)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a.{kind}: cannot be unpacked .*delete it and get it again"):
+        get.unpack(path, tmp_path)
+
+
+def test_a_full_disk_is_not_the_archive_s_fault(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.zip").write_bytes(packed({"a.wav": b"x"}, "zip"))
+    monkeypatch.setattr(get, "_unpack_zip", full)
+    with pytest.raises(OSError, match="No space left"):
+        get.unpack(tmp_path / "a.zip", tmp_path)
 
 
 def test_archives_in_archives_are_unpacked_too(server, home):
