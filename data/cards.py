@@ -162,6 +162,12 @@ def how_to_get(card: Card) -> str:
     source, index = card.source, f"earmark data index {card.name} --root FOLDER"
     if source.unavailable:
         return f"{card.name} cannot be had: {source.unavailable}"
+    if source.manifest:
+        return f"{card.name} is what {source.manifest} lists: there is nothing to get or to index"
+    if source.folder == "sampler":
+        return f"{card.name} is part of the package: there is nothing to get or to index"
+    if source.folder:
+        return f"{card.name} comes in a folder with a manifest.csv, not by a download; set EARMARK_DATA to that folder"
     if source.ask:
         return f"{card.name} is not here: its owners give it at {source.ask}; then run: {index}"
     return f"{card.name} is not here; run: earmark data get {card.name} (or, where you have it: {index})"

@@ -148,6 +148,8 @@ def _rows(path: Path) -> Rows:
         raise ManifestError(f"{path}: expected a manifest that ends in {', '.join(SUFFIXES)}") from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not a text file in UTF-8 ({error})") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -202,7 +204,7 @@ def _parquet_rows(path: Path) -> Rows:
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
-        raise ManifestError(f"{path}: not a Parquet file ({error})") from error
+        raise ManifestError(f"{path}: not a Parquet file ({error}); delete it and build it again") from error
     root = (table.schema.metadata or {}).get(ROOT)
     columns = [column.to_pylist() for column in table.columns]
     if any(not isinstance(value, str | None) for column in columns for value in column[:1]):

@@ -272,7 +272,8 @@ def test_a_record_that_cannot_be_read_is_an_error(server, home):
             "its owners give it at https://github.com/MTG/mtg-jamendo-dataset; then run: earmark data index",
         ),
         ("esc5", "unknown dataset 'esc5'; did you mean esc50"),
-        ("fsdd", "fsdd is not here"),
+        ("fsdd", "fsdd comes in a folder with a manifest.csv, not by a download; set EARMARK_DATA to that folder"),
+        ("sampler_speech", "sampler_speech is part of the package: there is nothing to get or to index"),
     ],
 )
 def test_what_cannot_be_got_says_what_to_do(home, monkeypatch, name, message):
@@ -280,6 +281,29 @@ def test_what_cannot_be_got_says_what_to_do(home, monkeypatch, name, message):
     done = run("get", name)
     assert done.exit_code == 1
     assert message in done.output.replace("\n", " ")
+
+
+def test_a_card_that_lists_a_manifest_is_neither_got_nor_indexed(home, tmp_path):
+    """And not told to run the very command that was run."""
+    (tmp_path / "mine.yaml").write_text(
+        "{name: mine, title: x, version: 1, domain: speech, source: {manifest: mine.csv}, uses: [], licence: x}"
+    )
+    for order in (["get"], ["index", "--root", str(tmp_path)]):
+        done = run(order[0], str(tmp_path / "mine.yaml"), *order[1:])
+        assert done.exit_code == 1
+        assert "mine is what mine.csv lists: there is nothing to get or to index" in done.output
+    done = run("check", str(tmp_path / "mine.yaml"))
+    assert done.exit_code == 1
+    assert "mine.csv: cannot be read (No such file or directory)" in done.output
+
+
+def test_a_manifest_that_is_damaged_says_what_to_do(home):
+    path = cards.manifest_of(cards.cards()["esc50"])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1")
+    done = run("check", "esc50")
+    assert done.exit_code == 1
+    assert "delete it and build it again" in done.output
 
 
 def test_nobody_can_have_what_is_unavailable(home):
