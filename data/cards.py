@@ -22,8 +22,8 @@ from pydantic import ValidationError
 
 from earmark.data.errors import DataError
 from earmark.data.manifest import Clip, read_manifest
-from earmark.data.schema import NAME, Card, Derived, Source
-from earmark.names import nearest
+from earmark.data.schema import NAME, Card, Derived, HeldOut, Layout, Segments, Source, Task
+from earmark.names import mistaken, nearest
 from earmark.paths import data_folder, home
 
 _HERE = Path(__file__).parent
@@ -59,8 +59,18 @@ def read_card(path: Path) -> Card:
     """A card's YAML file. Raises DataError, naming the file and the key."""
     try:
         return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+    except ValidationError as error:
+        raise DataError(f"{path}: not a dataset card: {'; '.join(map(_fault, error.errors()))}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a dataset card: {error}") from error
+
+
+def _fault(found: Any) -> str:
+    """One of a card's mistakes: the key, what is wrong with it, and for a key that there is not the one meant."""
+    *above, last = found["loc"] or ("the card",)
+    known = (name for model in (Card, Source, Task, HeldOut, Segments, Layout, Derived) for name in model.model_fields)
+    meant = mistaken(last, known) if found["type"] == "extra_forbidden" and isinstance(last, str) else None
+    return f"{'.'.join(map(str, [*above, last]))}: {found['msg']}" + (f"; is {meant!r} meant?" if meant else "")
 
 
 def cards() -> dict[str, Card]:

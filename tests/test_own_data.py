@@ -44,6 +44,9 @@ def folder(tmp_path):
     return where
 
 
+CARD = "name: x\ntitle: x\nversion: 1\ndomain: speech\nsource: {manifest: m.csv}\nuses: []\nlicence: x\n"
+
+
 def rows_of(folder) -> list[dict[str, str]]:
     return [{"path": f"deep/{n}.wav", "speaker": f"s{n // 2}", "label": "ab"[n % 2]} for n in range(6)]
 
@@ -128,6 +131,14 @@ def test_a_card_of_the_user_s_own(folder):
         ("list.jsonl", "[1]\n", r"list.jsonl:1: expected one JSON object a line"),
         ("bad.parquet", "text", r"bad.parquet: not a Parquet file"),
         ("card.yaml", "name: x\ncolour: red\n", r"card.yaml: not a dataset card: .*colour"),
+        (
+            "near.yaml",
+            CARD + "tasks: [{name: x, kind: asr, target: t, lables: [a]}]",
+            r"tasks.0.lables: .*'labels' meant",
+        ),
+        ("rows.yaml", CARD + "segments: {segment_s: 10}", r"rows of a manifest have start_s and end_s"),
+        ("void.yaml", "", r"void.yaml: not a dataset card: the card: "),
+        ("torn.yaml", "name: [", r"torn.yaml: not a dataset card: "),
         ("empty/", None, r"empty: no audio below it"),
         ("a/b.txt", "x", r"b.txt: expected a folder of audio, a card"),
     ],
