@@ -164,7 +164,7 @@ def _csv_rows(path: Path) -> Rows:
     if twice:
         raise ManifestError(f"{path}: the column {twice[0]!r} is there twice")
     for line, row in rows:  # a comma in a text that has no quotes: the rest of the text would be lost
-        if None in row and any(cells := row.pop(None)):  # type: ignore[call-overload]
+        if None in row and any(cells := row.pop(None)):
             told = f"more cells than columns ({cells[0]!r}); a text with a comma needs quotes"
             raise ManifestError(f"{path}:{line}: {told}")
     return columns, rows, path.parent
