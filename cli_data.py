@@ -113,19 +113,31 @@ def check(
 ) -> None:
     """Hold a dataset against its card: counts, labels, what is held out, silent and corrupt clips.
 
+    A manifest or folder of your own is looked at as well.
+
     Example: earmark data check esc10
     """
-    from earmark.data import checks
-
-    with _errors(), _progress() as bar:
-        (card,) = cards.select([name])
-        dataset = cards.load(card)
-        found = list(checks.problems(dataset, lambda done: bar("clips", done, len(dataset.clips)), sound))
-    for problem in found:
-        typer.secho(f"{name}: {problem}", fg="red")
-    if found:
+    with _errors():
+        checked = [_checked(card, sound) for card in cards.select([name])]
+    if not all(checked):
         raise typer.Exit(1)
-    typer.echo(f"{name}: {len(dataset.clips)} clips, as its card says")
+
+
+def _checked(card: Card, sound: bool) -> bool:
+    """Whether a dataset is as its card says; what is not, is said."""
+    from earmark.data import checks, own
+
+    dataset = cards.load(card)
+    with _progress() as bar:
+        found = list(checks.problems(dataset, lambda done: bar(card.name, done, len(dataset.clips)), sound))
+    for remark in own.remarks(card):
+        typer.secho(remark, fg="yellow")
+    for problem in found:
+        typer.secho(f"{card.name}: {problem}", fg="red")
+    if not found:
+        well = "nothing is wrong" if card.source.manifest and not card.tasks else "as its card says"
+        typer.echo(f"{card.name}: {len(dataset.clips)} clips, {well}")
+    return not found
 
 
 @data_app.command()
@@ -157,7 +169,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
         return
-    except (DataError, ManifestError, ImportError) as error:
+    except (DataError, ManifestError, ImportError, OSError) as error:
         hint = "; run: pip install 'earmark[data]'" if isinstance(error, ImportError) else ""
         typer.secho(f"error: {error}{hint}", err=True, fg="red")
     raise typer.Exit(1)

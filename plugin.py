@@ -347,6 +347,8 @@ def _write_allure(run: Run, results: Path) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Name the device, the codecs and the data at the top of every run."""
+    from earmark.data import own
+
     if RUN not in config.stash:
         return []
     run = config.stash[RUN]
@@ -356,6 +358,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"earmark: device {run.device}, preset {run.plan.preset}, store {paths.home() / 'store'}",
         f"codecs: {len(ready)} ready of {len(run.plan.codecs)} (`earmark codecs` lists them)",
         f"data: {', '.join(card.name for card in run.plan.cards)}{limit}",
+        *(remark for card in run.plan.cards for remark in own.remarks(card)),
         *([] if _alone(config) else [f"speed: not measured beside other workers; {SPEED_ALONE}"]),
     ]
 

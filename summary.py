@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earmark.reports import published
@@ -22,9 +23,16 @@ def lines(run: Run) -> list[str]:
     shown, more = headlines(in_order([Score.from_dict(entry["score"]) for entry in run.results]))
     table = terminal(shown)
     outside = [f"{OUTSIDE} the metric was not validated for such audio"] if OUTSIDE in table else []
-    outside += [f"and {more} more scores: `earmark report` has them all"] if more else []
-    where = f"scores: {run.out / 'scores.jsonl'}; `earmark report` renders the Allure report"
+    command = rendered_by(run.out)
+    outside += [f"and {more} more scores: `{command}` has them all"] if more else []
+    where = f"scores: {run.out / 'scores.jsonl'}; `{command}` renders the Allure report"
     return [table, *outside, *_ungated_lines(run), *_corrupt_lines(run), *_failed_lines(run), where]
+
+
+def rendered_by(out: Path) -> str:
+    """The command that renders what a run wrote, from the folder that this is run in."""
+    here = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+    return "earmark report" if here == Path("reports/out") else f"earmark report --reports {here}"
 
 
 def describe(score: Score) -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 import sys
+import sysconfig
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earmark.codecs import registry
@@ -38,7 +41,7 @@ def load(entry: registry.Entry, device: str) -> Any:
     except Exception as error:
         import torch
 
-        why = f"{entry.name}: cannot be loaded: {type(error).__name__}: {error}"
+        why = f"{entry.name}: cannot be loaded: {type(error).__name__}: {error}{where(error)}"
         if isinstance(error, torch.OutOfMemoryError):
             raise NoMemoryError(f"infrastructure fault: {why}") from error
         # a class without such an __init__ is a common first mistake
@@ -259,7 +262,19 @@ def _guarded(info: Info, what: str, call: Any, *args: Any) -> Any:
         why = str(error).partition("\n")[0]
         raise NoMemoryError(f"infrastructure fault: {info.name}: out of memory in {what}: {why}") from error
     except Exception as error:
-        raise CodecError(f"codec failed: {info.name}: {what} raised {type(error).__name__}: {error}") from error
+        why = f"{what} raised {type(error).__name__}: {error}{where(error)}"
+        raise CodecError(f"codec failed: {info.name}: {why}") from error
+
+
+def where(error: BaseException) -> str:
+    """The line of the codec's own code that raised, for the end of a message: the innermost that is neither of an
+    installed package nor of the standard library. Nothing where there is none, as where the call itself was wrong."""
+    foreign = (__file__, registry.__file__, sysconfig.get_path("stdlib"))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if not frame.filename.startswith(foreign) and "site-packages" not in path.parts and path.is_file():
+            return f" ({'/'.join(path.parts[-2:])}:{frame.lineno})"
+    return ""
 
 
 def full_precision(device: str) -> None:

@@ -205,6 +205,9 @@ def _own_entry(spec: str) -> Entry:
 def _import_adapter(spec: str) -> type:
     """The class that `package.module:Class` names. The current folder is importable, as with `python -m`."""
     module_name, _, class_name = spec.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise CodecNotFoundError(f"codec {spec}: expected a module and not a file; write {dotted}:{class_name}")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

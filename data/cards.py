@@ -22,8 +22,8 @@ from pydantic import ValidationError
 
 from earmark.data.errors import DataError
 from earmark.data.manifest import Clip, read_manifest
-from earmark.data.schema import NAME, Card, Derived, Source
-from earmark.names import nearest
+from earmark.data.schema import NAME, Card, Derived, HeldOut, Layout, Segments, Source, Task
+from earmark.names import mistaken, nearest
 from earmark.paths import data_folder, home
 
 _HERE = Path(__file__).parent
@@ -59,8 +59,18 @@ def read_card(path: Path) -> Card:
     """A card's YAML file. Raises DataError, naming the file and the key."""
     try:
         return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+    except ValidationError as error:
+        raise DataError(f"{path}: not a dataset card: {'; '.join(map(_fault, error.errors()))}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a dataset card: {error}") from error
+
+
+def _fault(found: Any) -> str:
+    """One of a card's mistakes: the key, what is wrong with it, and for a key that there is not the one meant."""
+    *above, last = found["loc"] or ("the card",)
+    known = (name for model in (Card, Source, Task, HeldOut, Segments, Layout, Derived) for name in model.model_fields)
+    meant = mistaken(last, known) if found["type"] == "extra_forbidden" and isinstance(last, str) else None
+    return f"{'.'.join(map(str, [*above, last]))}: {found['msg']}" + (f"; is {meant!r} meant?" if meant else "")
 
 
 def cards() -> dict[str, Card]:
@@ -105,12 +115,10 @@ def select(names: Sequence[str]) -> list[Card]:
 
     chosen: dict[str, Card] = {}
     for name in names or [_default()]:
-        if name in GROUPS:
-            chosen |= {card.name: card for card in _group(name)}
-        elif own.is_own(name):
-            chosen |= {card.name: card for card in own.cards_of(Path(name))}
-        else:
-            chosen[name] = _named(name)
+        found = _group(name) if name in GROUPS else own.cards_of(Path(name)) if own.is_own(name) else [_named(name)]
+        for card in found:
+            if chosen.setdefault(card.name, card) != card:
+                raise DataError(f"--data {name}: there is another {card.name!r} in --data; rename one of them")
     return list(chosen.values())
 
 
@@ -164,6 +172,12 @@ def how_to_get(card: Card) -> str:
     source, index = card.source, f"earmark data index {card.name} --root FOLDER"
     if source.unavailable:
         return f"{card.name} cannot be had: {source.unavailable}"
+    if source.manifest:
+        return f"{card.name} is what {source.manifest} lists: there is nothing to get or to index"
+    if source.folder == "sampler":
+        return f"{card.name} is part of the package: there is nothing to get or to index"
+    if source.folder:
+        return f"{card.name} comes in a folder with a manifest.csv, not by a download; set EARMARK_DATA to that folder"
     if source.ask:
         return f"{card.name} is not here: its owners give it at {source.ask}; then run: {index}"
     return f"{card.name} is not here; run: earmark data get {card.name} (or, where you have it: {index})"
@@ -212,7 +226,7 @@ def at_most(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     """A dataset of at most so many clips (None: all), stratified by label and drawn by the seed."""
     if limit is None:
         return dataset
-    clips = dataset.clips if limit >= len(dataset.clips) else _subset(dataset.clips, limit, seed)
+    clips = dataset.clips if limit >= len(dataset.clips) else _subset(dataset.clips, limit, _label(dataset), seed)
     return _dataset(dataset.card, clips, limit)
 
 
@@ -245,13 +259,20 @@ def _dataset(card: Card, clips: Sequence[Clip], limit: int | None) -> Dataset:
     return Dataset(card, tuple(clips), limit, digest.hexdigest()[:16])
 
 
-def _subset(clips: Sequence[Clip], limit: int, seed: int) -> tuple[Clip, ...]:
+def _subset(clips: Sequence[Clip], limit: int, label: str, seed: int) -> tuple[Clip, ...]:
     """Draw by the seed, taking labels in turn, and within a label groups in turn; then back in the manifest's order."""
     shuffled = list(clips)
     random.Random(seed).shuffle(shuffled)
-    by_group = _in_turn(shuffled, lambda clip: (clip.fields.get("label"), clip.group))
-    chosen = set(_in_turn(by_group, lambda clip: clip.fields.get("label"))[:limit])
+    by_group = _in_turn(shuffled, lambda clip: (clip.fields.get(label), clip.group))
+    chosen = set(_in_turn(by_group, lambda clip: clip.fields.get(label))[:limit])
     return tuple(clip for clip in clips if clip in chosen)
+
+
+def _label(dataset: Dataset) -> str:
+    """The column that a subset is stratified by: `label`, else what the first task of classes asks for."""
+    if any("label" in clip.fields for clip in dataset.clips):
+        return "label"
+    return next((task.target for task in dataset.card.tasks if task.kind == "classification"), "label")
 
 
 def _in_turn(clips: Sequence[Clip], key: Callable[[Clip], Hashable]) -> list[Clip]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import lzma
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +26,9 @@ ZENODO = "https://zenodo.org/api/records/{record}"
 CHUNK = 1 << 16  # bytes; as much may be lost of a broken connection
 TIMEOUT_S = 60
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
+
+# what archives that are damaged, or locked by a password, raise; bz2 and gzip an OSError without a number
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, OSError)
 
 # told of the file, the bytes that are here and the bytes in all (None where the server does not say)
 Notify = Callable[[str, int, int | None], None]
@@ -157,8 +162,11 @@ def unpack(archive: Path, folder: Path) -> None:
         return
     try:
         _unpack_zip(archive, folder) if archive.suffix == ".zip" else _unpack_tar(archive, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error}); delete it and get it again") from error
+    except BROKEN as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk's fault: full, or not ours
+        why = " ".join(str(error).split())
+        raise DataError(f"{archive}: cannot be unpacked ({why}); delete it and get it again") from error
     done.write_text(seen)
 
 
@@ -167,6 +175,8 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         members = file.getmembers()
         for member in members:
             _refuse(archive, member.name, plain=member.isfile() or member.isdir())
+        while file.fileobj and file.fileobj.read(CHUNK):
+            pass  # to its very end, where the checksum of all is that `tarfile` would not look at
         file.extractall(folder, members, filter="data")
 
 

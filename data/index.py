@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from earmark.data import layouts
+from earmark.data.cards import how_to_get
 from earmark.data.errors import DataError
 from earmark.data.layouts import LayoutError, Row
 from earmark.data.manifest import Part, read_manifest, write_manifest
@@ -77,6 +78,8 @@ def _found(card: Card, root: Path) -> Iterable[Row]:
     """The rows of the first of the card's layouts that the folder has."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --root is the folder that {card.name} was unpacked to")
+    if not card.layouts:
+        raise DataError(f"{how_to_get(card)} (a card that is indexed has `layouts:`)")
     looked = []
     for layout in card.layouts:
         rows = iter(layouts.read(layout, root))

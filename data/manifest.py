@@ -18,9 +18,13 @@ import gc
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from earmark.names import mistaken
 
 SHARD_CLIPS = 8  # the store's unit of work: seconds of encoding, so that eight workers share even a small dataset
 REQUIRED = ("path", "dataset", "sha256")
@@ -101,30 +105,36 @@ def _no_collection() -> Iterator[None]:
 
 def _read(path: Path) -> dict[str, tuple[Clip, ...]]:
     columns, rows, root = _rows(path)
-    absent = [name for name in REQUIRED if name not in columns]
-    if absent:
-        raise ManifestError(f"{path}: the column {absent[0]!r} is missing; columns needed: {', '.join(REQUIRED)}")
+    needs(path, columns, REQUIRED)
     datasets: dict[str, dict[str, tuple[int, dict[str, str]]]] = {}
     for line, row in rows:
         for name in REQUIRED:
             if not row.get(name):  # a JSON line may not have it at all
                 raise ManifestError(f"{path}:{line}: the column {name!r} is empty")
         numbered = datasets.setdefault(row["dataset"], {})
-        if (clip := _id(row)) in numbered:
+        if (clip := id_of(row)) in numbered:
             raise ManifestError(f"{path}:{line}: {clip} is in {row['dataset']} twice")
         numbered[clip] = line, row
     return {name: tuple(_clips(path, root, numbered)) for name, numbered in datasets.items()}
 
 
-def columns_of(path: Path) -> list[str]:
-    """The names of a manifest's columns."""
-    return _rows(path)[0]
+def needs(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises ManifestError where a manifest lacks a column, with what it has, and what that looks like."""
+    absent = [name for name in needed if name not in columns]
+    if not absent:
+        return
+    has = f"it has {', '.join(columns) or 'none'}"
+    if len(columns) == 1 and (found := set(columns[0]) & {";", "\t"}):
+        has += f": write commas, not {found.pop()!r}, between columns"
+    elif meant := mistaken(absent[0], columns):
+        has += f"; rename {meant!r}"
+    raise ManifestError(f"{path}: the column {absent[0]!r} is missing; columns needed: {', '.join(needed)}; {has}")
 
 
-def raw_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a manifest as they are, without what is empty."""
-    for _, row in _rows(path)[1]:
-        yield {name: value for name, value in row.items() if name and value}
+def raw_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """A manifest's columns, and its numbered rows as they are, without what is empty."""
+    columns, rows, _ = _rows(path)
+    return columns, [(line, {name: value for name, value in row.items() if name and value}) for line, row in rows]
 
 
 Rows = tuple[list[str], Iterable[tuple[int, dict[str, str]]], Path]
@@ -138,13 +148,26 @@ def _rows(path: Path) -> Rows:
         raise ManifestError(f"{path}: expected a manifest that ends in {', '.join(SUFFIXES)}") from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not a text file in UTF-8 ({error})") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _csv_rows(path: Path) -> Rows:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         reader = csv.DictReader(file)
-        rows = [(reader.line_num, row) for row in reader]
-        return [*(reader.fieldnames or ())], rows, path.parent
+        try:
+            columns = [*(reader.fieldnames or ())]
+            rows = [(reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            raise ManifestError(f"{path}:{reader.line_num}: {error}; longer texts can stand in .jsonl") from error
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise ManifestError(f"{path}: the column {twice[0]!r} is there twice")
+    for line, row in rows:  # a comma in a text that has no quotes: the rest of the text would be lost
+        if None in row and any(cells := row.pop(None)):
+            told = f"more cells than columns ({cells[0]!r}); a text with a comma needs quotes"
+            raise ManifestError(f"{path}:{line}: {told}")
+    return columns, rows, path.parent
 
 
 def _jsonl_rows(path: Path) -> Rows:
@@ -181,7 +204,7 @@ def _parquet_rows(path: Path) -> Rows:
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
-        raise ManifestError(f"{path}: not a Parquet file ({error})") from error
+        raise ManifestError(f"{path}: not a Parquet file ({error}); delete it and build it again") from error
     root = (table.schema.metadata or {}).get(ROOT)
     columns = [column.to_pylist() for column in table.columns]
     if any(not isinstance(value, str | None) for column in columns for value in column[:1]):
@@ -209,7 +232,7 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, str]], root: Path | N
 
 def _clips(manifest: Path, root: Path, rows: Mapping[str, tuple[int, dict[str, str]]]) -> Iterator[Clip]:
     """The clips, each with the name of its slice of the whole dataset: the same whichever of its clips a run takes."""
-    parts = [(row["sha256"].lower(), _part(manifest, line, row)) for line, row in rows.values()]
+    parts = [(row["sha256"].lower(), part_of(manifest, line, row)) for line, row in rows.values()]
     addresses = [_address(checksum, part) if part.is_segment else checksum for checksum, part in parts]
     slices = [
         hashlib.sha256(" ".join(addresses[at : at + SHARD_CLIPS]).encode()).hexdigest()[:16]
@@ -230,7 +253,7 @@ def _clips(manifest: Path, root: Path, rows: Mapping[str, tuple[int, dict[str, s
         )
 
 
-def _id(row: Mapping[str, str]) -> str:
+def id_of(row: Mapping[str, str]) -> str:
     """The path, the member of an archive, and the seconds of a part: a name that no other clip has."""
     found = row["path"]
     if row.get("member"):
@@ -240,7 +263,8 @@ def _id(row: Mapping[str, str]) -> str:
     return found
 
 
-def _part(manifest: Path, line: int, row: Mapping[str, str]) -> Part:
+def part_of(manifest: Path, line: int, row: Mapping[str, str]) -> Part:
+    """Which part of its file a row says. Raises ManifestError where there can be no such part."""
     if not (row.get("start_s") or row.get("end_s") or row.get("offset")):
         return WHOLE
     start, end, offset, size = (_number(manifest, line, row, name) for name in ("start_s", "end_s", "offset", "size"))
@@ -256,9 +280,12 @@ def _part(manifest: Path, line: int, row: Mapping[str, str]) -> Part:
 
 def _number(manifest: Path, line: int, row: Mapping[str, str], name: str) -> float | None:
     try:
-        return float(row[name]) if row.get(name) else None
+        number = float(row[name]) if row.get(name) else None
     except ValueError:
-        raise ManifestError(f"{manifest}:{line}: {name} is {row[name]!r}, expected a number") from None
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise ManifestError(f"{manifest}:{line}: {name} is {row[name]!r}, expected a number")
+    return number
 
 
 def _address(checksum: str, part: Part) -> str:

@@ -13,15 +13,33 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from earmark.data import audio
 from earmark.data.errors import DataError
 from earmark.data.index import look
-from earmark.data.manifest import REQUIRED, SUFFIXES, columns_of, raw_rows, read_manifest, write_manifest
-from earmark.data.schema import NAME, Card, Source
+from earmark.data.manifest import (
+    REQUIRED,
+    SUFFIXES,
+    ManifestError,
+    id_of,
+    needs,
+    part_of,
+    raw_rows,
+    read_manifest,
+    write_manifest,
+)
+from earmark.data.schema import NAME, Card, Domain, Source
+from earmark.names import mistaken
 from earmark.paths import home
 
 CARDS = (".yaml", ".yml")
+
+# columns that a run reads wherever they are; tasks name more
+READ = (
+    *("path", "dataset", "sha256", "seconds", "domain", "split", "fold", "speaker", "group", "licence", "label"),
+    *("transcript", "sentence", "language", "start_s", "end_s", "member", "offset", "size"),
+)
 
 
 def is_own(name: str) -> bool:
@@ -42,6 +60,27 @@ def cards_of(path: Path) -> list[Card]:
     if path.suffix.lower() in SUFFIXES:
         return _of_manifest(path)
     raise DataError(f"--data {path}: expected a folder of audio, a card ({', '.join(CARDS)}) or {', '.join(SUFFIXES)}")
+
+
+def remarks(card: Card) -> Iterator[str]:
+    """What in a manifest of the user's own looks misspelt: a column like one that is read and is not there, a domain
+    that is none. Other columns are the user's affair."""
+    from earmark.data.cards import load
+
+    if card.source.manifest is None:
+        return
+    clips = load(card).clips
+    there = set[str]().union(*(clip.fields for clip in clips))
+    asked = {*READ, *(task.target for task in card.tasks)}
+    rules = [rule for rule in (card.held_out, *(task.held_out for task in card.tasks)) if rule]
+    asked |= {rule.column or rule.by for rule in rules}
+    for name in sorted(there - asked):
+        if meant := mistaken(name, asked - there):
+            yield f"{card.name}: nothing reads its column {name!r}; is {meant!r} meant?"
+    known = get_args(Domain)
+    for domain in sorted({clip.domain for clip in clips}):
+        if domain.partition("_")[0] not in known:
+            yield f"{card.name}: its domain {domain!r} is none of {', '.join(known)}"
 
 
 def _of_card(path: Path) -> Card:
@@ -93,16 +132,22 @@ def _name(text: str) -> str:
 
 def _completed(path: Path, name: str) -> Path:
     """The manifest, or where it lacks names or checksums one that has them."""
-    columns = columns_of(path)
-    if "path" not in columns:
-        raise DataError(f"{path}: the column 'path' is missing; it has {', '.join(columns) or 'none'}")
+    columns, rows = raw_rows(path)
+    needs(path, columns, ("path",))
+    if not rows:
+        raise ManifestError(f"{path}: it has no rows; expected one a clip below its line of columns")
     if all(column in columns for column in REQUIRED):
         return path
-    rows = [*raw_rows(path)]
-    for number, row in enumerate(rows, 1):
+    seen = set()
+    for line, row in rows:
         if "path" not in row:
-            raise DataError(f"{path}: row {number}: the column 'path' is empty")
-    return _complete(path.parent, rows, _name(name))
+            raise ManifestError(f"{path}:{line}: the column 'path' is empty")
+        part_of(path, line, row)
+        clip = row.get("dataset"), id_of(row)
+        if clip in seen:
+            raise ManifestError(f"{path}:{line}: {clip[1]} is there twice")
+        seen.add(clip)
+    return _complete(path.parent, [row for _, row in rows], _name(name))
 
 
 def _complete(root: Path, rows: list[dict[str, str]], name: str) -> Path:

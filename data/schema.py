@@ -171,6 +171,10 @@ class Card(Strict):
     def _readable(self) -> Self:
         if self.source.kind in ("zenodo", "hub", "urls", "ask") and not self.layouts:
             raise ValueError("expected `layouts:`, the readers that know how its files lie")
+        if self.source.kind in ("manifest", "folder") and (self.layouts or self.segments):
+            raise ValueError(
+                "`layouts` and `segments` are for what is indexed; rows of a manifest have start_s and end_s"
+            )
         return self
 
     def task(self, name: str) -> Task:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from earmark.data.cards import Dataset
 from earmark.data.manifest import Clip
 from earmark.data.schema import HeldOut, Task
+from earmark.names import mistaken
 
 OUR_FOLDS = 5
 
@@ -19,9 +20,14 @@ OUR_FOLDS = 5
 def sides(dataset: Dataset, task: Task, seed: int = 0) -> dict[str, str]:
     """Clip id -> `train`, `valid` or `test`, or the name of its fold, of the clips that the task has a label for.
 
-    Where the card says nothing: the column `fold`, else `split`, else five folds of ours by group.
+    Where the card says nothing: the column `fold`, else `split`, else five folds of ours by group. Raises ValueError
+    where no clip has a label, naming the column that may be meant, or where there are too few groups for its folds.
     """
     clips, rule = told(dataset, task), rule_of(dataset, task)
+    if not clips:
+        there = {name for clip in dataset.clips for name in clip.fields}
+        hint = f"; is {meant!r} meant?" if (meant := mistaken(task.target, there)) else ""
+        raise ValueError(f"{dataset.name}: no clip has a label in the column {task.target!r}{hint}")
     if rule.column:
         return {clip.id: clip.fields[rule.column] for clip in clips if clip.fields.get(rule.column)}
     assert rule.folds is not None

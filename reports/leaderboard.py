@@ -101,13 +101,15 @@ class Board:
 
 
 def board(scores: Iterable[Score], facts: Mapping[str, Facts], domains: Mapping[str, str]) -> Board:
-    """Arrange scores; of one measurement that several runs made, the newest counts.
+    """Arrange scores, in their order; of one measurement that several runs made, the newest counts.
 
     facts: codec -> what is known of it. domains: dataset -> speech, music, sound or general.
     """
     newest: dict[tuple[str, Column], Score] = {}
-    for score in sorted(scores, key=lambda score: score.time):
-        newest[score.codec, column_of(score, domains)] = score
+    for score in scores:
+        at = score.codec, column_of(score, domains)
+        if at not in newest or newest[at].time <= score.time:
+            newest[at] = score
     peers: dict[Column, list[Score]] = {}
     for (_, column), score in newest.items():
         peers.setdefault(column, []).append(score)

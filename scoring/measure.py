@@ -194,6 +194,6 @@ def in_order(scores: Iterable[Score]) -> list[Score]:
     def place(score: Score) -> tuple:
         rows = (name for name in metrics if f"{score.metric}_".startswith(f"{name}_"))  # fad_logmel: a fad
         row = max(rows, key=len, default="")
-        return codecs.get(score.codec, last), score.codec, metrics.get(row, len(metrics)), score.metric
+        return codecs.get(score.codec, last), score.codec, metrics.get(row, len(metrics)), score.metric, score.dataset
 
     return sorted(scores, key=place)

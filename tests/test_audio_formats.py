@@ -73,6 +73,16 @@ def test_a_lossy_file_reads_to_the_same_signal(tmp_path, suffix, rate, channels)
     assert snr_db(wav.T, read) > LOSSY_SNR_DB[suffix]
 
 
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_a_lossy_file_of_eight_channels_has_all_of_them(tmp_path, suffix):
+    """The last is for low frequencies alone, and not kept as it was."""
+    wav = chord(1.0, 48000, 8)
+    write_lossy(tmp_path / f"a.{suffix}", wav, 48000)
+    read, _ = audio.read(tmp_path / f"a.{suffix}")
+    assert read.shape[0] == 8
+    assert snr_db(wav.T[:7], read[:7]) > LOSSY_SNR_DB[suffix]
+
+
 def snr_db(reference: np.ndarray, read: np.ndarray, latest: int = 2305) -> float:
     """The best over start delays of so many samples."""
     spectrum = np.fft.rfft(reference[0], 2 * read.shape[1]).conj() * np.fft.rfft(read[0], 2 * read.shape[1])

@@ -7,7 +7,7 @@ import soundfile
 from earmark.data import audio, cards
 from earmark.data.audio import AudioError
 from earmark.data.manifest import ManifestError, read_manifest
-from earmark.data.schema import HeldOut
+from earmark.data.schema import HeldOut, Task
 from earmark.run import PRESETS
 from earmark.tests.helpers import ROOT, read_rows, voice, write_dataset, write_manifest
 
@@ -142,6 +142,15 @@ def test_a_limit_is_stratified_and_seeded(folder):
     assert sorted(clip.fields["label"] for clip in few.clips) == ["a", "a", "b", "b"]
     assert [clip.id for clip in few.clips] == [clip.id for clip in cards.load(card, limit=4).clips]
     assert [clip.id for clip in few.clips] != [clip.id for clip in cards.load(card, limit=4, seed=1).clips]
+
+
+def test_a_limit_is_stratified_by_what_the_card_asks_for(folder):
+    """Most cards have their labels in a column of their task's name: eleven of a genre and one of another are both."""
+    write_manifest(folder, [row | {"label": "", "genre": "ab"[i == 7]} for i, row in enumerate(read_rows(folder))])
+    (card,) = cards.select(["mine"])
+    asked = card.model_copy(update={"tasks": (Task(name="genre", kind="classification", target="genre"),)})
+    for seed in range(5):
+        assert sorted(clip.fields["genre"] for clip in cards.load(asked, limit=2, seed=seed).clips) == ["a", "b"]
 
 
 def test_the_fingerprint_follows_clips_and_labels(folder):

@@ -1,10 +1,12 @@
 """Downloads from a server in this process: resumed, checked, unpacked with distrust; `earmark data` from end to end."""
 
 import contextlib
+import errno
 import hashlib
 import http.server
 import io
 import json
+import random
 import tarfile
 import threading
 import zipfile
@@ -171,6 +173,32 @@ def test_a_broken_archive_is_an_error(tmp_path):
         get.unpack(tmp_path / "a.tar.gz", tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "zip"])
+def test_an_archive_with_damaged_bytes_is_an_error(tmp_path, kind):
+    """Each library has an error of its own for that."""
+    path, noise = tmp_path / f"a.{kind}", random.Random(0).randbytes(100_000)
+    if kind == "zip":
+        path.write_bytes(packed({"a.wav": noise}, kind))
+    else:
+        with tarfile.open(path, f"w:{kind.partition('.')[2]}") as archive:
+            trees._add(archive, "a.wav", noise)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a.{kind}: cannot be unpacked .*delete it and get it again"):
+        get.unpack(path, tmp_path)
+
+
+def test_a_full_disk_is_not_the_archive_s_fault(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.zip").write_bytes(packed({"a.wav": b"x"}, "zip"))
+    monkeypatch.setattr(get, "_unpack_zip", full)
+    with pytest.raises(OSError, match="No space left"):
+        get.unpack(tmp_path / "a.zip", tmp_path)
+
+
 def test_archives_in_archives_are_unpacked_too(server, home):
     """As AISHELL-1 has them: an archive a speaker."""
     inner = packed({"train/S0002/a.wav": trees.wav_bytes()}, "tar.gz")
@@ -244,7 +272,8 @@ def test_a_record_that_cannot_be_read_is_an_error(server, home):
             "its owners give it at https://github.com/MTG/mtg-jamendo-dataset; then run: earmark data index",
         ),
         ("esc5", "unknown dataset 'esc5'; did you mean esc50"),
-        ("fsdd", "fsdd is not here"),
+        ("fsdd", "fsdd comes in a folder with a manifest.csv, not by a download; set EARMARK_DATA to that folder"),
+        ("sampler_speech", "sampler_speech is part of the package: there is nothing to get or to index"),
     ],
 )
 def test_what_cannot_be_got_says_what_to_do(home, monkeypatch, name, message):
@@ -252,6 +281,29 @@ def test_what_cannot_be_got_says_what_to_do(home, monkeypatch, name, message):
     done = run("get", name)
     assert done.exit_code == 1
     assert message in done.output.replace("\n", " ")
+
+
+def test_a_card_that_lists_a_manifest_is_neither_got_nor_indexed(home, tmp_path):
+    """And not told to run the very command that was run."""
+    (tmp_path / "mine.yaml").write_text(
+        "{name: mine, title: x, version: 1, domain: speech, source: {manifest: mine.csv}, uses: [], licence: x}"
+    )
+    for order in (["get"], ["index", "--root", str(tmp_path)]):
+        done = run(order[0], str(tmp_path / "mine.yaml"), *order[1:])
+        assert done.exit_code == 1
+        assert "mine is what mine.csv lists: there is nothing to get or to index" in done.output
+    done = run("check", str(tmp_path / "mine.yaml"))
+    assert done.exit_code == 1
+    assert "mine.csv: cannot be read (No such file or directory)" in done.output
+
+
+def test_a_manifest_that_is_damaged_says_what_to_do(home):
+    path = cards.manifest_of(cards.cards()["esc50"])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1")
+    done = run("check", "esc50")
+    assert done.exit_code == 1
+    assert "delete it and build it again" in done.output
 
 
 def test_nobody_can_have_what_is_unavailable(home):

@@ -109,6 +109,21 @@ def test_archives_are_read_where_they_lie(tmp_path, home):
         audio.read_clip(clip)
 
 
+@pytest.mark.parametrize("inside", ["a member", "a header", "the first header"])
+def test_an_archive_that_breaks_off_is_an_error_wherever_it_does(tmp_path, inside):
+    """Not fewer clips: `tarfile` takes half a header for the archive's end."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in "ab":
+            trees._add(tar, f"{name}.wav", trees.wav_bytes())
+            trees._add(tar, f"{name}.json", b"{}")
+        (second,) = (member.offset for member in tar.getmembers() if member.name == "b.wav")
+    content = path.read_bytes()
+    path.write_bytes(content[: {"a member": second + 700, "a header": second + 100, "the first header": 100}[inside]])
+    with pytest.raises(LayoutError, match=r"a.tar: not an archive of samples \(unexpected end of data"):
+        [*read_layout(Layout(reader="webdataset"), tmp_path)]
+
+
 def test_long_recordings_become_rows_of_segments_with_their_own_events(tmp_path, home):
     """A recital of 70 s in rows of 30 s: two whole ones; a note from 29 to 31 s is in both, by the clock of each."""
     card = cards.cards()["maestro"]

@@ -87,6 +87,13 @@ def test_what_is_not_comparable_is_another_column(other):
     assert [each[0].rank for each in found.values()] == [1, 1]
 
 
+def test_columns_keep_the_order_of_the_scores_whichever_was_measured_first():
+    """Else the page opens on the suite that a worker happened to begin with."""
+    first = replace(score("a", 4.0), time="2026-01-02")
+    second = replace(score("a", 0.5, metric="same_id_ratio_round_1"), suite="id_sensitivity")
+    assert [column.suite for column in board([first, second], {}, {}).columns] == ["reconstruction", "id_sensitivity"]
+
+
 def test_of_one_measurement_the_newest_counts():
     _, found = cells([score("a", 4.0, time="2026-02-01"), score("a", 3.0, time="2026-01-01")])
     assert [cell.score.value for cell in found["a"]] == [4.0]

@@ -12,7 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from earmark.cli import app
-from earmark.data import audio, cards, checks, tables
+from earmark.data import audio, cards, checks, own, tables
 from earmark.data.errors import DataError
 from earmark.data.layouts import tables as published
 from earmark.data.manifest import ManifestError, read_manifest, write_manifest
@@ -42,6 +42,9 @@ def folder(tmp_path):
     (where / ".hidden").mkdir()
     soundfile.write(where / ".hidden" / "x.wav", voice(0.2, 16000), 16000)
     return where
+
+
+CARD = "name: x\ntitle: x\nversion: 1\ndomain: speech\nsource: {manifest: m.csv}\nuses: []\nlicence: x\n"
 
 
 def rows_of(folder) -> list[dict[str, str]]:
@@ -111,13 +114,31 @@ def test_a_card_of_the_user_s_own(folder):
     ("name", "content", "message"),
     [
         ("none.csv", None, r"none.csv: no such file or folder"),
-        ("no_path.csv", "file\na.wav\n", r"no_path.csv: the column 'path' is missing; it has file"),
-        ("no_file.csv", "path,label\n,dog\n", r"no_file.csv: row 1: the column 'path' is empty"),
+        ("no_path.csv", "file\na.wav\n", r"no_path.csv: the column 'path' is missing; .*it has file"),
+        ("capital.csv", "Path,label\na.wav,dog\n", r"capital.csv: the column 'path' is missing; .*rename 'Path'"),
+        ("excel.csv", "path;label\na.wav;dog\n", r"excel.csv: the column 'path' is missing; .*commas, not ';'"),
+        ("no_file.csv", "path,label\n,dog\n", r"no_file.csv:2: the column 'path' is empty"),
+        ("no_rows.csv", "path,label\n", r"no_rows.csv: it has no rows"),
+        ("empty.csv", "", r"empty.csv: the column 'path' is missing; .*it has none"),
+        ("twice.csv", "path,label\na.wav,x\na.wav,y\n", r"twice.csv:3: a.wav is there twice"),
+        ("columns.csv", "path,label,label\na.wav,x,y\n", r"columns.csv: the column 'label' is there twice"),
+        ("comma.csv", "path,transcript\na.wav,yes, sir\n", r"comma.csv:2: more cells than columns \(' sir'\)"),
+        ("long.csv", f"path,text\na.wav,{'x' * 200000}\n", r"long.csv:\d: field larger than"),
+        ("soon.csv", "path,end_s\na.wav,soon\n", r"soon.csv:2: end_s is 'soon', expected a number"),
+        ("nan.csv", "path,start_s\na.wav,nan\n", r"nan.csv:2: start_s is 'nan', expected a number"),
         ("gone.csv", "path\ngone.wav\n", r"gone.wav: no such file; check the column 'path'"),
         ("broken.jsonl", '{"path": \n', r"broken.jsonl:1: not JSON"),
         ("list.jsonl", "[1]\n", r"list.jsonl:1: expected one JSON object a line"),
         ("bad.parquet", "text", r"bad.parquet: not a Parquet file"),
         ("card.yaml", "name: x\ncolour: red\n", r"card.yaml: not a dataset card: .*colour"),
+        (
+            "near.yaml",
+            CARD + "tasks: [{name: x, kind: asr, target: t, lables: [a]}]",
+            r"tasks.0.lables: .*'labels' meant",
+        ),
+        ("rows.yaml", CARD + "segments: {segment_s: 10}", r"rows of a manifest have start_s and end_s"),
+        ("void.yaml", "", r"void.yaml: not a dataset card: the card: "),
+        ("torn.yaml", "name: [", r"torn.yaml: not a dataset card: "),
         ("empty/", None, r"empty: no audio below it"),
         ("a/b.txt", "x", r"b.txt: expected a folder of audio, a card"),
     ],
@@ -131,6 +152,54 @@ def test_what_cannot_be_used_is_one_clear_error(tmp_path, name, content, message
         path.write_text(content)
     with pytest.raises((DataError, ManifestError), match=f"(?s){message}"):
         cards.select([f"{path}/" if name.endswith("/") else str(path)])
+
+
+def test_a_comma_that_ends_a_line_is_no_cell(folder):
+    (folder / "mine.csv").write_text("path,label,,\ndeep/0.wav,x,,,\n")
+    (clip,) = cards.load(cards.select([str(folder / "mine.csv")])[0]).clips
+    assert clip.fields["label"] == "x"
+
+
+def test_two_of_one_name_are_an_error_and_not_one_of_them(folder):
+    """The second would be measured alone, under the name of both."""
+    for at in (folder, folder / "deep"):
+        (at / "mine.csv").write_text(f"path\n{'deep/' if at == folder else ''}0.wav\n")
+    both = [str(folder / "mine.csv"), str(folder / "deep" / "mine.csv")]
+    with pytest.raises(DataError, match=r"deep/mine.csv: there is another 'mine' in --data; rename one of them"):
+        cards.select(both)
+    assert len(cards.select([both[0], both[0], "sampler", "sampler_notes"])) == 5, "the same again is the same"
+
+
+def test_columns_that_look_misspelt_are_said_and_the_user_s_own_are_not(folder):
+    rows = ["path,speker,Label ,take,microphone,domain", "deep/0.wav,s1,x,1,near,muzic"]
+    (folder / "mine.csv").write_text("\n".join(rows) + "\n")
+    (card,) = cards.select([str(folder / "mine.csv")])
+    assert [*own.remarks(card)] == [
+        "mine: nothing reads its column 'Label '; is 'label' meant?",
+        "mine: nothing reads its column 'speker'; is 'speaker' meant?",
+        "mine: its domain 'muzic' is none of speech, music, sound, general",
+    ]
+    (folder / "mine.csv").write_text("path,speaker,speker,labels\ndeep/0.wav,s1,s2,x\n")
+    (card,) = cards.select([str(folder / "mine.csv")])
+    task = Task(name="word", kind="classification", target="labels")
+    assert [*own.remarks(card.model_copy(update={"tasks": (task,)}))] == [], "what is read is there, or is asked for"
+    assert [remark for card in cards.select(["sampler"]) for remark in own.remarks(card)] == []
+
+
+def test_check_says_remarks_and_takes_what_is_several_datasets(folder):
+    (folder / "mine.csv").write_text("path,dataset,speker\ndeep/0.wav,one,x\ndeep/1.wav,two,x\n")
+    done = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["data", "check", str(folder / "mine.csv")])
+    assert done.exit_code == 0, done.output
+    for name in ("one", "two"):
+        assert f"{name}: nothing reads its column 'speker'; is 'speaker' meant?" in done.output
+        assert f"{name}: 1 clips, nothing is wrong" in done.output
+
+
+def test_a_table_of_datasets_is_written_into_a_file_that_is_there(tmp_path):
+    done = CliRunner().invoke(app, ["data", "docs", "--write", str(tmp_path / "none.md")])
+    assert done.exit_code == 1
+    assert "none.md" in done.output
+    assert "Traceback" not in done.output
 
 
 def test_a_file_that_is_no_audio_stays_for_the_run_to_count(folder):

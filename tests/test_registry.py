@@ -109,6 +109,12 @@ def test_a_class_that_is_no_codec_is_explained(own, name, error, message):
         registry.find(f"{own}:{name}")
 
 
+@pytest.mark.parametrize("file", ["mine.py", "./deep/mine.py", "deep/mine"])
+def test_a_file_in_place_of_a_module_is_said_how_to_write(file):
+    with pytest.raises(CodecNotFoundError, match=r"expected a module and not a file; write (deep\.)?mine:Mine$"):
+        registry.find(f"{file}:Mine")
+
+
 def test_a_module_that_is_not_there_is_named(own):
     with pytest.raises(CodecNotFoundError, match=r"cannot import nowhere .*; run this in the folder that holds it"):
         registry.find("nowhere:Mine")

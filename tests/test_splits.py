@@ -1,12 +1,13 @@
 """What is held out: nothing of one group is on two sides, and every card says so of every task."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earmark.data import cards, splits
+from earmark.data import cards, checks, splits
 from earmark.data.manifest import Clip
 from earmark.data.schema import HeldOut, Task
 
@@ -44,6 +45,19 @@ def test_folds_are_the_same_again_and_others_by_another_seed():
 def test_too_few_groups_is_an_error():
     with pytest.raises(ValueError, match="5 folds by speaker: there are only 2 of them"):
         splits.grouped_folds([clip("a", speaker="x"), clip("b", speaker="y")], "path", "speaker", 5)
+
+
+def test_a_target_that_no_clip_has_is_an_error_that_names_the_column_that_may_be_meant():
+    """And not one about its folds, of which there are none."""
+    card = cards.cards()["sampler_notes"]
+    dataset = cards.of(cards.load(card), [clip("a", label="x", speaker="s"), clip("b", label="y", speaker="t")])
+    for target, hint in (("lable", "; is 'label' meant\\?$"), ("mood", "'mood'$")):
+        task = Task(name="word", kind="classification", target=target, held_out=HeldOut(folds=2, by="speaker"))
+        with pytest.raises(ValueError, match=f"no clip has a label in the column .*{hint}"):
+            splits.sides(dataset, task)
+        asked = replace(dataset, card=card.model_copy(update={"tasks": (task,)}))
+        (said,) = [line for line in checks.problems(asked, sound=False) if "word" in line]
+        assert "no clip has a label in the column" in said
 
 
 @pytest.mark.parametrize("rule", [{}, {"column": "fold", "folds": 5}])

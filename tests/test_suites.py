@@ -182,6 +182,8 @@ MISTAKES = [
     (["--device", "cuda:9"], "--device cuda:9: this machine shows"),
     (["--device", "gpu"], "--device gpu: expected cpu, cuda or cuda:N"),
     (["--require", "mimy"], "--require mimy; did you mean mimi"),
+    (["--codec", ""], "--codec: no name is given; leave the option out"),
+    (["--data", " , "], "--data: no name is given; leave the option out"),
 ]
 WITH_WORKERS = (0, 3, 5)  # one of each place that finds some: the plan, its thresholds, this process's device
 

@@ -1,5 +1,6 @@
 """What a run says at its end."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 from earmark import summary
@@ -16,3 +17,11 @@ def test_why_scores_are_not_gated_is_one_line_a_reason_whichever_lines_of_the_fi
         "not gated: 2 scores: its threshold is for the data a (t.yaml)",
         "not gated: 1 scores: no threshold",
     ]
+
+
+def test_the_command_that_renders_the_report_names_the_folder_of_this_run(tmp_path, monkeypatch):
+    """Else it renders the folder of another run."""
+    monkeypatch.chdir(tmp_path)
+    assert summary.rendered_by(Path.cwd() / "reports" / "out") == "earmark report"
+    assert summary.rendered_by(Path.cwd() / "v1") == "earmark report --reports v1"
+    assert summary.rendered_by(Path("/elsewhere")) == "earmark report --reports /elsewhere"

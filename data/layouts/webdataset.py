@@ -69,6 +69,8 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
 
 
 def _members(tar: Path) -> Iterator[dict[str, Any]]:
+    if tar.stat().st_size % tarfile.BLOCKSIZE:  # within a header, which the library takes for the archive's end
+        raise tarfile.ReadError("unexpected end of data: it is no whole number of blocks")
     with tarfile.open(tar, "r:") as archive:
         for member in archive:
             if member.isfile() and not Path(member.name).name.startswith("._"):
