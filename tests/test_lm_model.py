@@ -305,6 +305,7 @@ def test_two_processes_train_as_one_does(tmp_path):
     corpus, parts = packing.write(tmp_path, items, (11, 7), "parallel"), ([0, 1, 2, 3, 4, 5], [6, 7])
     write_plan(tmp_path, *parts, protocol, 0)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--no-python"]
+    launch += ["--local_addr", "127.0.0.1"]  # not this machine's name, which nothing may know where there is no network
     launch += [sys.executable, "-c", RUN_AND_LET_GO, str(tmp_path)]
     done = subprocess.run(
         launch, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"OMP_NUM_THREADS": "1"}
