@@ -70,6 +70,14 @@ class Needs(_Strict):
             return fetch_command(wanted.repo, wanted.revision)
         return None
 
+    @property
+    def version(self) -> str:
+        """What results depend on: the packages and the checkpoint, as they are here."""
+        installed = [f"{name} {_installed(_distribution(name))}" for name in self.packages]
+        wanted = self.checkpoint
+        revision = wanted and (wanted.revision or cached_revision(wanted.repo, wanted.files))
+        return " ".join([*installed, *([str(revision)] if wanted else [])])
+
 
 class Backend(Needs):
     """A model that a metric is measured with: the class that wraps it, and what must be here for it."""
@@ -77,13 +85,9 @@ class Backend(Needs):
     name: str
     function: str
 
-    @property
-    def version(self) -> str:
-        """What its results depend on: name, packages and checkpoint."""
-        installed = [f"{name} {_installed(_distribution(name))}" for name in self.packages]
-        wanted = self.checkpoint
-        revision = wanted and (wanted.revision or cached_revision(wanted.repo, wanted.files))
-        return " ".join([self.name, *installed, *([str(revision)] if wanted else [])])
+    def source_file(self) -> str:
+        """The file of that class, found without importing what it imports."""
+        return _source_file(self.function)
 
     def load(self) -> Any:
         """The model, built once a process."""
@@ -144,7 +148,7 @@ class Metric(_Strict):
 
     def source_file(self) -> str:
         """The file of that function, found without importing what it imports."""
-        return str(_HERE / f"{self.function.partition(':')[0]}.py")
+        return _source_file(self.function)
 
     def load(self) -> Callable[..., Any]:
         """The function as it is called; of a pairwise metric of a backend, with the backend's model."""
@@ -195,6 +199,10 @@ def _read() -> dict[str, Metric]:
 
 
 METRICS: dict[str, Metric] = _read()
+
+
+def _source_file(function: str) -> str:
+    return str(_HERE / f"{function.partition(':')[0]}.py")
 
 
 @functools.cache
