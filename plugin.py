@@ -35,6 +35,7 @@ pytest_plugins = ["earmark.fixtures"]
 
 _POOL = pytest.StashKey[DevicePool]()
 _MONITOR = pytest.StashKey[progress.Monitor]()
+MOST_RESTARTS = "1000"  # of workers: a crash costs its test and not the run; a bound, should they crash before any test
 SPEED_ALONE = "pytest --pyargs earmark.suites.test_speed -n 0"
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
@@ -62,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # it is written all the same, and every JUnit reader that we know takes it
         config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
         config.option.benchmark_storage = (paths.home() / "benchmarks").as_uri()  # else an empty folder is left here
+        if getattr(config.option, "maxworkerrestart", "") is None:  # xdist's own default: four for each worker
+            config.option.maxworkerrestart = MOST_RESTARTS
         if not config.option.allure_report_dir:
             config.option.allure_report_dir = str(out_of(config) / "allure-results")
 
