@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from earmark import yamls
 from earmark.data.audio import resample
 from earmark.hub import cached_revision, fetch_command, is_cached
 from earmark.metrics.checks import Array, MetricError, check_pair, to_numpy
@@ -178,7 +178,7 @@ class _Row(Metric):
 @functools.cache
 def backends(kind: str) -> tuple[Backend, ...]:
     """The backends of a kind, the default first."""
-    found = yaml.safe_load((_HERE / "backends.yaml").read_text(encoding="utf-8"))[kind]
+    found = yamls.read((_HERE / "backends.yaml").read_text(encoding="utf-8"))[kind]
     return tuple(Backend(name=name, **raw) for name, raw in found.items())
 
 
@@ -193,7 +193,7 @@ def optional() -> dict[str, str | None]:
 
 
 def _read() -> dict[str, Metric]:
-    rows = yaml.safe_load((_HERE / "registry.yaml").read_text(encoding="utf-8"))
+    rows = yamls.read((_HERE / "registry.yaml").read_text(encoding="utf-8"))
     found = [metric for name, raw in rows.items() for metric in _Row(name=name, **raw).metrics()]
     return {metric.name: metric for metric in found}
 
