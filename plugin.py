@@ -21,7 +21,7 @@ from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, cores_of, visible_gpus
-from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, refuse_unwritable, run_of
+from earmark.planning import LISTENING, MEASURED, RUN, hold_reports, judge_of, out_of, refuse_unwritable, run_of
 from earmark.reports import own
 from earmark.reports import scores as score_files
 from earmark.reports.listening import write_manifest
@@ -60,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
     if _runs_suites(config):
         refuse_unwritable(config)
+        hold_reports(config)
         # it is written all the same, and every JUnit reader that we know takes it
         config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
         config.option.benchmark_storage = (paths.home() / "benchmarks").as_uri()  # else an empty folder is left here
