@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 import weakref
 
 import numpy as np
@@ -22,7 +23,7 @@ from earmark.store.jobs import Job, latents_job, sound_job, tokens_job
 from earmark.store.shards import Outcome, Shard
 from earmark.store.store import Store
 from earmark.tests import own_codecs
-from earmark.tests.helpers import voice, write_dataset
+from earmark.tests.helpers import ROOT, voice, write_dataset
 
 OWN = "earmark.tests.own_codecs"
 
@@ -238,6 +239,26 @@ def test_a_fingerprint_follows_source_files_below_the_codec(tmp_path, monkeypatc
     assert fingerprint.of_adapter(entry, cls(None, "cpu")) != before
 
 
+def test_a_fingerprint_passes_over_what_editors_leave(tmp_path, monkeypatch):
+    """Emacs marks what it edits by a hidden link to nowhere."""
+    (tmp_path / "edited.py").write_text("from earmark.tests.own_codecs import Same\nclass Mine(Same): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry, adapter = registry.find(f"{OWN}:Same"), __import__("edited").Mine(None, "cpu")
+    before = fingerprint.of_adapter(entry, adapter)
+    for name in (".#edited.py", "gone.py"):
+        (tmp_path / name).symlink_to("nobody@nowhere.1234")
+    assert fingerprint.of_adapter(entry, adapter) == before
+
+
+def test_what_a_source_imports_is_found_whatever_becomes_of_warnings(tmp_path):
+    """An escape that is none, which Python warns of as it parses."""
+    (tmp_path / "old.py").write_text("import safetensors\nPATTERN = '\\s'\n")
+    for action in ("ignore", "error"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            assert fingerprint._imports(tmp_path / "old.py") == {"safetensors"}
+
+
 def test_what_cannot_be_looked_into_has_no_fingerprint():
     assert own_fingerprint(a=threading.Lock()) is None
     assert own_fingerprint(a=[Opaque(threading.Lock())]) is None
@@ -255,6 +276,19 @@ def test_a_codec_without_a_fingerprint_keeps_results_for_one_run_only(dataset, m
 
 def test_rows_are_told_apart_by_their_options():
     assert fingerprint.of_row(registry.find("opus-6")) != fingerprint.of_row(registry.find("opus-12"))
+
+
+def changed(**info):
+    entry = registry.find("tiny-2")
+    return fingerprint.of_row(entry.model_copy(update={"info": entry.info.model_copy(update=info)}))
+
+
+def test_a_row_s_results_do_not_depend_on_what_is_only_said_of_it():
+    """A licence that is put right must not have every clip encoded again; a rate must."""
+    said = {"licence": "X", "trained_on": ("x",), "domains": ("sound",), "feature_type": "semantic"}
+    assert {changed(**{name: value}) for name, value in said.items()} == {changed()}
+    matters = {"sample_rate": 8000, "channels": 2, "codebook_sizes": (4,), "revision": "x", "stochastic": True}
+    assert len({changed(**{name: value}) for name, value in matters.items()} | {changed()}) == len(matters) + 1
 
 
 def whole_job(version="dataset-1"):
@@ -303,7 +337,14 @@ def test_an_error_in_a_whole_dataset_is_raised_and_not_kept(make):
 def test_a_row_depends_on_all_that_its_adapter_imports_of_ours():
     """A helper that an adapter calls moves its results as its own class does."""
     found = {path.name for path in fingerprint._ours("earmark.codecs.yue", "earmark.codecs.calls")}
-    assert found == {"calls.py", "contract.py", "descript.py", "pretrained.py", "xcodec.py", "yue.py"}
+    assert found == {"calls.py", "contract.py", "descript.py", "hub.py", "pretrained.py", "xcodec.py", "yue.py"}
+
+
+def test_adapters_import_each_other_by_full_names():
+    """`from earmark.codecs import dac` would not be seen by the fingerprint; `calls` knows the registry so."""
+    short = re.compile(r"^\s*(from earmark\.codecs import|from \.+\w* import)", re.MULTILINE)
+    found = {path.name for path in (ROOT / "codecs").rglob("*.py") if short.search(path.read_text())}
+    assert found <= {"calls.py"}
 
 
 def test_a_damaged_whole_is_made_again(make):
