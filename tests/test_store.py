@@ -10,6 +10,8 @@ import signal
 import threading
 import warnings
 import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from earmark.store import fingerprint, shards
 from earmark.store.jobs import Job, latents_job, sound_job, tokens_job
 from earmark.store.shards import Outcome, Shard
 from earmark.store.store import Store
+from earmark.store.transforms import Noise, Round, Shift
 from earmark.tests import own_codecs
 from earmark.tests.helpers import ROOT, voice, write_dataset
 
@@ -276,6 +279,44 @@ def test_a_codec_without_a_fingerprint_keeps_results_for_one_run_only(dataset, m
 
 def test_rows_are_told_apart_by_their_options():
     assert fingerprint.of_row(registry.find("opus-6")) != fingerprint.of_row(registry.find("opus-12"))
+
+
+def address(job, device="cuda:0", run="r", weights="0"):
+    store = Store(Path("root"), device, run)
+    store.know({"halver": weights, "same": weights})
+    return store.folder(job)
+
+
+def test_every_part_of_a_job_is_part_of_its_address_and_nothing_else_is(monkeypatch):
+    job = sound_job(halver())
+    others = [
+        {"maker": "earmark.store.jobs:tokens"}, {"detail": "x"}, {"seed": 1}, {"version": "x"},
+        {"entry": registry.find(f"{OWN}:Same")}, {"steps": (Round(),)}, {"steps": (Round(), Round())},
+        {"steps": (Shift(1.0),)}, {"steps": (Shift(2.0),)}, {"steps": (Noise("white", 20),)},
+    ]  # fmt: skip
+    found = [address(job), address(job, device="cpu"), address(job, weights="1")]
+    found += [address(replace(job, **other)) for other in others]
+    monkeypatch.setattr(fingerprint, "of_maker", lambda maker: "edited")
+    found.append(address(job))
+    monkeypatch.setattr(fingerprint, "of_transforms", lambda: "edited")
+    found.append(address(replace(job, steps=(Shift(1.0),))))
+    assert len(set(found)) == len(found)
+    assert address(job) == address(job, device="cuda:3") == address(job, run="another")
+
+
+@pytest.mark.parametrize("part", ["_version", "_hash_files", "_snapshot", "resampler"])
+def test_a_row_depends_on_libraries_sources_weights_and_the_resampler(part, monkeypatch):
+    before = fingerprint.of_row(registry.find("tiny-2"))
+    assert fingerprint.of_row(registry.find("tiny-2")) == before
+    monkeypatch.setattr(fingerprint, part, lambda *of: f"another {part}")
+    assert fingerprint.of_row(registry.find("tiny-2")) != before
+
+
+def test_what_makes_a_result_depends_on_the_sources_that_every_one_goes_through(monkeypatch):
+    """How clips are read, handed to a codec, put into batches, and what becomes of them; beside the maker's own."""
+    monkeypatch.setattr(fingerprint, "_hash_files", lambda files: [file.name for file in files])
+    of_maker = fingerprint.of_maker.__wrapped__
+    assert of_maker("earmark.scoring.clips:values") == ["clips.py", "audio.py", "calls.py", "batches.py", "jobs.py"]
 
 
 def changed(**info):
