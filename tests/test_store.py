@@ -297,9 +297,10 @@ def test_every_part_of_a_job_is_part_of_its_address_and_nothing_else_is(monkeypa
     found = [address(job), address(job, device="cpu"), address(job, weights="1")]
     found += [address(replace(job, **other)) for other in others]
     monkeypatch.setattr(fingerprint, "of_maker", lambda maker: "edited")
-    found.append(address(job))
+    shifted = replace(job, steps=(Shift(1.0),))
+    found += [address(job), address(shifted)]
     monkeypatch.setattr(fingerprint, "of_transforms", lambda: "edited")
-    found.append(address(replace(job, steps=(Shift(1.0),))))
+    found.append(address(shifted))
     assert len(set(found)) == len(found)
     assert address(job) == address(job, device="cuda:3") == address(job, run="another")
 
