@@ -9,7 +9,7 @@ from earmark.codecs import registry
 from earmark.data import cards
 from earmark.store import batches
 from earmark.store.batches import BATCH_SECONDS, Audio, equal_in_batches
-from earmark.store.jobs import sound_job, tokens_job
+from earmark.store.jobs import latents_job, sound_job, tokens_job
 from earmark.store.store import Store
 from earmark.tests import own_codecs
 from earmark.tests.helpers import voice, write_dataset
@@ -34,8 +34,8 @@ def stores(tmp_path, monkeypatch):
 
 
 def test_batches_change_nothing(clips, stores):
-    entry = registry.find(f"{OWN}:Halver")
-    for job in (tokens_job(entry), sound_job(entry)):
+    entry, embedder = registry.find(f"{OWN}:Halver"), registry.find(f"{OWN}:Embedder")
+    for job in (tokens_job(entry), sound_job(entry), latents_job(embedder, "unquantized")):
         for one, other in zip(*(store.outcomes(job, clips) for store in stores), strict=True):
             assert one.facts == other.facts
             for name, array in one.arrays.items():
