@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import uuid
@@ -51,6 +52,28 @@ def refuse_unwritable(config: pytest.Config) -> None:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise pytest.UsageError(f"{option}: cannot write to {folder} ({error.strerror}); name another") from error
+
+
+def hold_reports(config: pytest.Config) -> None:
+    """Keep the reports folder to this run: two at once would clear each other's Allure results, and each other's clips.
+
+    The system lets go of it however the run ends. A file system that has no such locks leaves it to the user.
+    """
+    if config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    try:
+        import fcntl  # Windows has none
+
+        held = os.open(out_of(config), os.O_RDONLY)
+        config.add_cleanup(functools.partial(os.close, held))
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise pytest.UsageError(
+            f"--reports: another run is writing to {out_of(config)}; wait for it, or name another folder: "
+            "`earmark report A/scores.jsonl B/scores.jsonl` puts two on one leaderboard"
+        ) from error
+    except (ImportError, OSError):
+        return
 
 
 def run_of(config: pytest.Config) -> Run:

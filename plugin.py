@@ -21,7 +21,7 @@ from earmark.codecs.registry import Entry
 from earmark.data import cards
 from earmark.data.manifest import ManifestError
 from earmark.devices import DevicePool, cores_of, visible_gpus
-from earmark.planning import LISTENING, MEASURED, RUN, judge_of, out_of, refuse_unwritable, run_of
+from earmark.planning import LISTENING, MEASURED, RUN, hold_reports, judge_of, out_of, refuse_unwritable, run_of
 from earmark.reports import own
 from earmark.reports import scores as score_files
 from earmark.reports.listening import write_manifest
@@ -35,6 +35,7 @@ pytest_plugins = ["earmark.fixtures"]
 
 _POOL = pytest.StashKey[DevicePool]()
 _MONITOR = pytest.StashKey[progress.Monitor]()
+MOST_RESTARTS = "1000"  # of workers: a crash costs its test and not the run; a bound, should they crash before any test
 SPEED_ALONE = "pytest --pyargs earmark.suites.test_speed -n 0"
 _CONTROLLER: list[pytest.Config] = []  # pytest_runtest_logreport is not told the config
 
@@ -59,9 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = worker["earmark_gpu"]  # before torch is imported
     if _runs_suites(config):
         refuse_unwritable(config)
+        hold_reports(config)
         # it is written all the same, and every JUnit reader that we know takes it
         config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
         config.option.benchmark_storage = (paths.home() / "benchmarks").as_uri()  # else an empty folder is left here
+        if getattr(config.option, "maxworkerrestart", "") is None:  # xdist's own default: four for each worker
+            config.option.maxworkerrestart = MOST_RESTARTS
         if not config.option.allure_report_dir:
             config.option.allure_report_dir = str(out_of(config) / "allure-results")
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from earmark import yamls
 from earmark.names import nearest
 from earmark.reports.scores import MAX_FAILED, Score, with_unit
 
@@ -199,7 +200,7 @@ def load(path: Path, names: Names | None = None) -> Thresholds:
     """Read a thresholds file; with `names`, every codec, suite, dataset and metric in it must be one of them."""
     try:
         text = path.read_text(encoding="utf-8")
-        tree, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        tree, content = yamls.tree(text), yamls.read(text)
     except OSError as error:
         raise ThresholdsError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:

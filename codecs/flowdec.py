@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from earmark import yamls
 from earmark.codecs.checkout import Checkout
 from earmark.codecs.continuous import seeded
 from earmark.codecs.contract import Info
@@ -171,7 +171,7 @@ def build_filter(checkout: Checkout, window: Tensor, sigma: Tensor) -> PostFilte
         operations.__dict__["upfirdn2d"] = upfirdn2d
         sys.modules[OPERATIONS] = operations
         network_class = importlib.import_module("flowdec.backbones.ncsnpp").NCSNpp
-    network, stft, model = (yaml.safe_load((folder / "config" / name).read_text("utf-8")) for name in SETTINGS)
+    network, stft, model = (yamls.read((folder / "config" / name).read_text("utf-8")) for name in SETTINGS)
     compress = stft | model["model"]["feature_extractor"]
     network.pop("_target_")
     hop = -(-stft["n_fft"] // stft["n_hops"])

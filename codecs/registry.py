@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from earmark import hub
+from earmark import hub, yamls
 from earmark.codecs.checkout import Checkout
 from earmark.codecs.contract import METHODS, Info, capabilities_of
 from earmark.codecs.weights import Weights
@@ -124,7 +123,7 @@ def catalogue() -> dict[str, Entry]:
     """Every codec of the catalogue by name, in the order of its files."""
     entries: dict[str, Entry] = {}
     for path in sorted(CATALOGUE.glob("*.yaml")):
-        for row in yaml.safe_load(path.read_text(encoding="utf-8")):
+        for row in yamls.read(path.read_text(encoding="utf-8")):
             for entry in _entries(row, path):
                 if entry.name in entries:
                     raise CatalogueError(f"{path}: the codec {entry.name!r} is there twice")

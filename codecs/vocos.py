@@ -11,9 +11,9 @@ import bisect
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import Tensor
 
+from earmark import yamls
 from earmark.codecs.contract import Info
 from earmark.codecs.encodec import Encodec
 from earmark.codecs.packaged import cached_files
@@ -79,7 +79,7 @@ def load(info: Info, repo: str, revision: str | None) -> torch.nn.ModuleDict:
     config, weights = cached_files(info, repo, revision, Vocos.FILES)
     tensors = torch.load(weights, map_location="cpu", weights_only=True)
     codebooks = tensors.pop("feature_extractor.codebook_weights")
-    vocoder = build(yaml.safe_load(config.read_text(encoding="utf-8")), codebooks)
+    vocoder = build(yamls.read(config.read_text(encoding="utf-8")), codebooks)
     vocoder.load_state_dict(
         {name: tensor for name, tensor in tensors.items() if name.startswith(("backbone.", "head."))}
         | {"codebooks.weight": codebooks}

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from earmark import yamls
 from earmark.data.errors import DataError
 from earmark.data.manifest import Clip, read_manifest
 from earmark.data.schema import NAME, Card, Derived, HeldOut, Layout, Segments, Source, Task
@@ -58,7 +59,7 @@ def written() -> dict[str, Card]:
 def read_card(path: Path) -> Card:
     """A card's YAML file. Raises DataError, naming the file and the key."""
     try:
-        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Card.model_validate(yamls.read(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise DataError(f"{path}: not a dataset card: {'; '.join(map(_fault, error.errors()))}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -6,8 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
+
+from earmark import yamls
 
 _HERE = Path(__file__).parent / "protocols"
 
@@ -73,4 +74,4 @@ def find(name: str) -> Protocol:
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in _HERE.glob("*.yaml")))
         raise ValueError(f"no language-model protocol is called {name!r}; there are: {known}")
-    return Protocol(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
+    return Protocol(name=name, **yamls.read(path.read_text(encoding="utf-8")))

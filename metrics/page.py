@@ -9,8 +9,7 @@ import ast
 import re
 from pathlib import Path
 
-import yaml
-
+from earmark import yamls
 from earmark.metrics.registry import ANY_AUDIO, METRICS, Metric, backends
 
 ROWS = Path(__file__).parent / "registry.yaml"
@@ -55,7 +54,7 @@ def families(text: str) -> dict[str, dict[str, dict]]:
     >>> families("# -- rate: bits ---\\na: {unit: x}\\n# -- signal --\\nb: {unit: y}\\n")
     {'rate: bits': {'a': {'unit': 'x'}}, 'signal': {'b': {'unit': 'y'}}}
     """
-    rows, heading = yaml.safe_load(text), "other"
+    rows, heading = yamls.read(text), "other"
     found: dict[str, dict[str, dict]] = {}
     for line in text.splitlines():
         if said := re.match(r"# -- (.+?)(?: -+)?$", line):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from earmark import yamls
 from earmark.data.audio import resample
 from earmark.hub import cached_revision, fetch_command, is_cached
 from earmark.metrics.checks import Array, MetricError, check_pair, to_numpy
@@ -70,6 +70,14 @@ class Needs(_Strict):
             return fetch_command(wanted.repo, wanted.revision)
         return None
 
+    @property
+    def version(self) -> str:
+        """What results depend on: the packages and the checkpoint, as they are here."""
+        installed = [f"{name} {_installed(_distribution(name))}" for name in self.packages]
+        wanted = self.checkpoint
+        revision = wanted and (wanted.revision or cached_revision(wanted.repo, wanted.files))
+        return " ".join([*installed, *([str(revision)] if wanted else [])])
+
 
 class Backend(Needs):
     """A model that a metric is measured with: the class that wraps it, and what must be here for it."""
@@ -77,13 +85,9 @@ class Backend(Needs):
     name: str
     function: str
 
-    @property
-    def version(self) -> str:
-        """What its results depend on: name, packages and checkpoint."""
-        installed = [f"{name} {_installed(_distribution(name))}" for name in self.packages]
-        wanted = self.checkpoint
-        revision = wanted and (wanted.revision or cached_revision(wanted.repo, wanted.files))
-        return " ".join([self.name, *installed, *([str(revision)] if wanted else [])])
+    def source_file(self) -> str:
+        """The file of that class, found without importing what it imports."""
+        return _source_file(self.function)
 
     def load(self) -> Any:
         """The model, built once a process."""
@@ -144,7 +148,7 @@ class Metric(_Strict):
 
     def source_file(self) -> str:
         """The file of that function, found without importing what it imports."""
-        return str(_HERE / f"{self.function.partition(':')[0]}.py")
+        return _source_file(self.function)
 
     def load(self) -> Callable[..., Any]:
         """The function as it is called; of a pairwise metric of a backend, with the backend's model."""
@@ -174,7 +178,7 @@ class _Row(Metric):
 @functools.cache
 def backends(kind: str) -> tuple[Backend, ...]:
     """The backends of a kind, the default first."""
-    found = yaml.safe_load((_HERE / "backends.yaml").read_text(encoding="utf-8"))[kind]
+    found = yamls.read((_HERE / "backends.yaml").read_text(encoding="utf-8"))[kind]
     return tuple(Backend(name=name, **raw) for name, raw in found.items())
 
 
@@ -189,12 +193,16 @@ def optional() -> dict[str, str | None]:
 
 
 def _read() -> dict[str, Metric]:
-    rows = yaml.safe_load((_HERE / "registry.yaml").read_text(encoding="utf-8"))
+    rows = yamls.read((_HERE / "registry.yaml").read_text(encoding="utf-8"))
     found = [metric for name, raw in rows.items() for metric in _Row(name=name, **raw).metrics()]
     return {metric.name: metric for metric in found}
 
 
 METRICS: dict[str, Metric] = _read()
+
+
+def _source_file(function: str) -> str:
+    return str(_HERE / f"{function.partition(':')[0]}.py")
 
 
 @functools.cache

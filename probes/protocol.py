@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from earmark import yamls
 from earmark.names import nearest
 
 _HERE = Path(__file__).parent / "protocols"
@@ -90,7 +91,7 @@ def load(name: str) -> Protocol:
     if name not in names():
         raise ProtocolError(f"unknown protocol {name!r}{nearest(name, names())}")
     try:
-        return Protocol.model_validate({"name": name} | yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Protocol.model_validate({"name": name} | yamls.read(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         raise ProtocolError(f"{path}: not a protocol: {error}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from earmark import yamls
 
 _FILE = Path(__file__).with_name("published.yaml")
 
@@ -68,7 +68,7 @@ def source(figure: Figure) -> str:
 @functools.cache
 def content() -> Mapping[str, Any]:
     """The file as it is: papers, models, correlation, averages, tables."""
-    return yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return yamls.read(_FILE.read_text(encoding="utf-8"))
 
 
 def _of_table(table: Mapping[str, Any]) -> Iterator[Figure]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -184,7 +185,7 @@ def write_clips(path: Path, rows: list[dict[str, Any]]) -> None:
     )
     old = pyarrow.parquet.read_table(path, schema=schema).to_pylist() if path.exists() else []
     merged = {tuple(row[name] for name in _CLIP_KEY): row for row in [*old, *rows]}
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(merged.values()), schema=schema), partial)
     partial.replace(path)

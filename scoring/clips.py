@@ -60,6 +60,8 @@ def stored_values(
 ) -> Iterator[Outcome]:
     """The values from the store; what they are made of first, so that no worker waits for that holding a lock."""
     job = value_job(metric, entry, seed, steps)
+    if metric.kind == "transcript":
+        job = replace(job, version=f"{job.version} {_spoken(clips)}")
     if store.missing(job, clips):
         store.ensure(sound_job(entry, seed, steps), clips)
         if metric.model and metric.kind == "transcript":
@@ -67,12 +69,18 @@ def stored_values(
     return store.outcomes(job, clips)
 
 
+def _spoken(clips: Sequence[Clip]) -> str:
+    """The words of clips, which a manifest may have put right while the sound, their address, is as it was."""
+    return fingerprint.digest([(clip.sha256, clip.fields.get(TRANSCRIPT)) for clip in clips])
+
+
 def value_job(metric: Metric, entry: Entry, seed: int = 0, steps: Transform = ()) -> Job:
-    """What a metric's values depend on beside codec and clips: its library, its rate, its source and its model."""
+    """What a metric's values depend on beside codec and clips: library, rate, sources, and what it needs."""
     files = [metric.source_file(), checks.__file__, metric_rows.__file__]
     files += [align.__file__] if metric.aligned else []
-    model = f" {metric.model.version}" if metric.model else ""
-    version = f"{metric.backend} {metric.rate} {fingerprint.of_files(*map(str, files))}{model}"
+    files += [metric.model.source_file()] if metric.model else []
+    needed = (metric.model or metric.needs).version
+    version = f"{metric.backend} {metric.function} {metric.rate} {fingerprint.of_files(*map(str, files))} {needed}"
     maker = "earmark.scoring.clips:values"
     return Job(maker, entry, detail=metric.base, seed=seed, version=version, model=False, steps=steps)
 
@@ -138,7 +146,8 @@ _KINDS: dict[str, Callable[..., dict[str, float]]] = {
 
 def _transcript_job(model: Backend, entry: Entry, seed: int, steps: Transform) -> Job:
     maker = "earmark.scoring.clips:transcripts"
-    return Job(maker, entry, model.name, seed, version=model.version, model=False, steps=steps)
+    version = f"{model.version} {fingerprint.of_files(model.source_file())}"
+    return Job(maker, entry, model.name, seed, version=version, model=False, steps=steps)
 
 
 def transcripts(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:

@@ -8,8 +8,9 @@ is that clip's.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -53,6 +54,26 @@ def encode_batches(
         store.beat(f"{entry.name}: {len(batch)} clips of {batch[0][1].wav.shape[1] / batch[0][1].sample_rate:.1f} s")
         outcomes |= {outcome.clip: outcome for outcome in _run(batch, encode, store.device)}
     return [outcomes[clip.sha256] for clip in clips]
+
+
+class Ahead:
+    """Recordings that are read before they are asked for: those of the next shard, while this one is being encoded."""
+
+    def __init__(self) -> None:
+        self._begun: deque[dict[tuple, Future[Audio]]] = deque(maxlen=2)  # of this shard, and of the next
+
+    def begin(self, read: Callable[..., Audio], clips: Sequence[Clip], *how: Any) -> None:
+        """Begin `read(clip, *how)` of each clip, in threads. What nobody took of the last but one is let go."""
+        readers = ThreadPoolExecutor(READERS)
+        self._begun.append({(clip.sha256, *how): readers.submit(read, clip, *how) for clip in clips})
+        readers.shutdown(wait=False)  # its threads end with the last clip
+
+    def take(self, read: Callable[..., Audio], clip: Clip, *how: Any) -> Audio:
+        """What `read(clip, *how)` gives, or raises, begun before or now."""
+        for begun in self._begun:
+            if future := begun.pop((clip.sha256, *how), None):
+                return future.result()
+        return read(clip, *how)
 
 
 def _read_ahead(read: Read, clips: Sequence[Clip], failed: dict[str, Outcome]) -> Iterator[tuple[Clip, Audio]]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ LENGTH = 16  # hexadecimal digits kept
 # Packages that every codec's output depends on, beside those that its row names.
 _ALWAYS = ("numpy", "soxr", "torch")
 _NOT_SOURCES = {"site-packages", "node_modules", "venv", "env", "build", "dist"}
+_OURS = ("earmark.codecs.", "earmark.hub")  # what adapters are made of
+# What is only said of a codec: no result depends on it.
+_SAID = dict.fromkeys(("title", "paper", "proved", "family", "known_failures", "install"), True)
+_SAID_IN_INFO = {"feature_type", "domains", "trained_on", "licence"}
 _PARSING = threading.Lock()  # two threads that parse at once break CPython 3.11's count of its own depth
 _PLAIN = (str, int, float, bool, bytes, type(None), Path)
 
@@ -44,8 +49,7 @@ def of_row(entry: Entry) -> str:
     Nothing is loaded or imported: a finished run is known to be finished in milliseconds.
     """
     sources = _ours(entry.adapter.partition(":")[0], "earmark.codecs.calls")
-    row = entry.model_dump(mode="json", exclude={"title", "paper", "proved", "family", "known_failures", "install"})
-    parts = [row, _snapshot(entry), _hash_files(sources), versions(entry), resampler()]
+    parts = [_row(entry), _snapshot(entry), _hash_files(sources), versions(entry), resampler()]
     if entry.checkout:
         parts.append(entry.checkout.source())
     if entry.weights and (stamps := entry.weights.stamps()):
@@ -84,13 +88,17 @@ def of_adapter(entry: Entry, adapter: Any) -> str | None:
     """
     own = getattr(adapter, "fingerprint", None)
     if callable(own):
-        return digest(entry.model_dump(mode="json"), str(own()), versions(entry), resampler())
+        return digest(_row(entry), str(own()), versions(entry), resampler())
     content = hashlib.sha256()
     if not _absorb(content, vars(adapter), {}):
         return None
     sources = _sources(type(adapter))
     libraries = versions(entry) | _imported(sources)
-    return digest(entry.model_dump(mode="json"), content.hexdigest(), _hash_files(sources), libraries, resampler())
+    return digest(_row(entry), content.hexdigest(), _hash_files(sources), libraries, resampler())
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude={**_SAID, "info": _SAID_IN_INFO})
 
 
 def versions(entry: Entry) -> dict[str, str]:
@@ -115,7 +123,7 @@ def _snapshot(entry: Entry) -> str | None:
 
 
 def _ours(*modules: str) -> list[Path]:
-    """The files of modules and of all that they import of `earmark.codecs`, found without importing them."""
+    """The files of modules and of all that they import of ours, found without importing them."""
     found: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
@@ -124,14 +132,15 @@ def _ours(*modules: str) -> list[Path]:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin:
             found[name] = Path(spec.origin)
-            waiting += [each for each in _imports(found[name]) if each.startswith("earmark.codecs.")]
+            waiting += [each for each in _imports(found[name]) if each.startswith(_OURS)]
     return sorted(found.values())
 
 
 def _imports(path: Path) -> set[str]:
     """The dotted names of the modules that a source file imports; nothing of one that is no Python."""
     names = set()
-    with _PARSING, contextlib.suppress(SyntaxError, UnicodeDecodeError):
+    with _PARSING, warnings.catch_warnings(), contextlib.suppress(SyntaxError, UnicodeDecodeError):
+        warnings.simplefilter("ignore")  # of escapes that are none; raised as an error, one would hide the imports
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
@@ -152,10 +161,11 @@ def _sources(cls: type) -> list[Path]:
 
 
 def _python_files(root: Path) -> Iterator[Path]:
-    """Every Python file below a folder, but for environments, hidden folders and caches."""
+    """Every Python file below a folder, but for environments, caches, what is hidden, and links to nowhere."""
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if not name.startswith((".", "__")) and name not in _NOT_SOURCES]
-        yield from (Path(folder, name) for name in files if name.endswith(".py"))
+        found = (Path(folder, name) for name in files if name.endswith(".py") and not name.startswith("."))
+        yield from (path for path in found if path.is_file())
 
 
 def _imported(sources: Sequence[Path]) -> dict[str, str]:

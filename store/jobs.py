@@ -199,13 +199,26 @@ def source(store: Store, job: Job, clips: Sequence[Clip]) -> Callable[[Clip], Au
         before = {outcome.clip: outcome for outcome in found}
 
     def read(clip: Clip) -> Audio:
-        given = _again(before[clip.sha256]) if before else prepare(clip, info.sample_rate, info.channels)
+        how = info.sample_rate, info.channels
+        given = _again(before[clip.sha256]) if before else store.ahead.take(prepare, clip, *how)
         for step in after:
             assert not isinstance(step, Lost | Round), "tokens are lost last, and a round is made by the store"
             given = given._replace(wav=np.ascontiguousarray(step(given.wav, given.sample_rate, clip)))
         return given
 
     return read
+
+
+def begin_reading(store: Store, job: Job, clips: Sequence[Clip]) -> None:
+    """Begin to read the recordings that a job will be made of, where an accelerator makes it and would wait for them.
+
+    The CPU has its hands full: there, clips are read ahead within a shard alone.
+    """
+    of_recordings = job.maker.startswith(f"{__name__}:") and not any(
+        isinstance(step, Round | Lost) for step in job.steps
+    )
+    if of_recordings and store.device.startswith("cuda"):
+        store.ahead.begin(prepare, clips, job.entry.info.sample_rate, job.entry.info.channels)
 
 
 def _again(sound: Outcome) -> Audio:

@@ -23,7 +23,7 @@ from earmark.codecs.registry import Entry
 from earmark.data.manifest import Clip
 from earmark.store import batches, fingerprint, shards
 from earmark.store.batches import What
-from earmark.store.jobs import Job, tokens_are_stored
+from earmark.store.jobs import Job, begin_reading, tokens_are_stored
 from earmark.store.shards import FINAL, Outcome, Shard
 
 DEATHS = 2  # a shard that has ended this many workers of a run is marked failed
@@ -51,6 +51,7 @@ class Store:
     ) -> None:
         self.root, self.device, self.run = root, device, run
         self.engine, self.notify, self.expendable = engine, notify, expendable
+        self.ahead = batches.Ahead()
         self._resident: tuple[str, Any] | None = None
         self._broken: dict[str, str] = {}
         self._lost = ""
@@ -171,7 +172,7 @@ class Store:
 
     def missing(self, job: Job, clips: Sequence[Clip]) -> Slices:
         """The shards of a job that are still to be made."""
-        return {path: part for path, part in self.slices(job, clips).items() if self._lacking(path, part)}
+        return {path: part for path, part in self.slices(job, clips).items() if self.lacking(path, part)}
 
     def slices(self, job: Job, clips: Sequence[Clip]) -> Slices:
         """The shards of a job over clips: the file of each slice of the dataset, and its clips that are asked for."""
@@ -194,7 +195,7 @@ class Store:
         kept = (each for each in shard.outcomes if each.error is None or FINAL in each.facts or shard.run == self.run)
         return {outcome.clip: outcome for outcome in kept}
 
-    def _lacking(self, path: Path, clips: Sequence[Clip]) -> list[Clip]:
+    def lacking(self, path: Path, clips: Sequence[Clip]) -> list[Clip]:
         """The clips that a shard has no outcome of; its arrays are not read for that."""
         kept = self._kept(shards.peek(path))
         return [clip for clip in clips if clip.sha256 not in kept]
@@ -202,7 +203,7 @@ class Store:
     def make_if_free(self, job: Job, path: Path, clips: Sequence[Clip]) -> bool:
         """Make one shard unless another worker is at it; whether it is there now."""
         with _lock(path) as held:
-            if held and self._lacking(path, clips):
+            if held and self.lacking(path, clips):
                 self.make(job, path, clips)
             return held
 
@@ -255,7 +256,12 @@ def fill(store: Store, job: Job, missing: Slices) -> None:
     while missing:
         first = os.getpid() % len(missing)  # workers start at different shards
         paths = [*missing][first:] + [*missing][:first]
-        done = {path for path in paths if store.make_if_free(job, path, missing[path])}
+        done = set()
+        for path, following in zip(paths, [*paths[1:], None], strict=True):
+            if following and store.lacking(following, missing[following]):
+                begin_reading(store, job, missing[following])
+            if store.make_if_free(job, path, missing[path]):
+                done.add(path)
         missing = {path: clips for path, clips in missing.items() if path not in done}
         if missing:
             store.beat(f"waiting for other workers at {len(missing)} shards")  # who waits does not hang

@@ -27,7 +27,7 @@ ALLOWED = {
     "store": {"codecs", "data"},
     "suites": {"codecs", "contract", "data", "lm", "metrics", "probes", "reports", "scoring", "store"},
 }
-BASE = {"paths", "names", "hub", "__version__"}  # the root modules that every part of the house may import
+BASE = {"paths", "names", "hub", "yamls", "__version__"}  # the root modules that every part of the house may import
 LIGHT = ("torch", "torchaudio", "transformers", "scipy", "matplotlib", "pyarrow", "pandas")
 
 

@@ -1,15 +1,20 @@
 """Batches: by length, with true lengths; halved without memory; taken apart where the codec fails; refused where they
 change the result. A stand-in asks for batches on the CPU, where the store itself never does."""
 
+import threading
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from earmark.codecs import registry
 from earmark.data import cards
-from earmark.store import batches
+from earmark.data.manifest import SHARD_CLIPS
+from earmark.store import batches, jobs
 from earmark.store.batches import BATCH_SECONDS, Audio, equal_in_batches
-from earmark.store.jobs import sound_job, tokens_job
+from earmark.store.jobs import latents_job, sound_job, tokens_job
 from earmark.store.store import Store
 from earmark.tests import own_codecs
 from earmark.tests.helpers import voice, write_dataset
@@ -34,8 +39,8 @@ def stores(tmp_path, monkeypatch):
 
 
 def test_batches_change_nothing(clips, stores):
-    entry = registry.find(f"{OWN}:Halver")
-    for job in (tokens_job(entry), sound_job(entry)):
+    entry, embedder = registry.find(f"{OWN}:Halver"), registry.find(f"{OWN}:Embedder")
+    for job in (tokens_job(entry), sound_job(entry), latents_job(embedder, "unquantized")):
         for one, other in zip(*(store.outcomes(job, clips) for store in stores), strict=True):
             assert one.facts == other.facts
             for name, array in one.arrays.items():
@@ -86,6 +91,71 @@ def test_a_clip_that_cannot_be_decoded_for_want_of_memory_is_one_failure(clips, 
     found = list(stores[0].outcomes(sound_job(registry.find(f"{OWN}:Halver")), clips))
     assert sum(made.error is not None for made in found) == 1
     assert "infrastructure fault: halver: out of memory in decode" in next(made.error for made in found if made.error)
+
+
+def test_clips_are_read_while_the_one_before_is_encoded(clips):
+    """The second is begun without being asked for."""
+    begun = threading.Event()
+
+    def read(clip):
+        if clip is clips[1]:
+            begun.set()
+        return Audio(np.zeros((1, 100), np.float32), 100)
+
+    ahead = batches._read_ahead(read, clips, {})
+    assert next(ahead)[0] is clips[0]
+    assert begun.wait(30)
+    assert [clip for clip, _ in ahead] == [*clips[1:]]
+
+
+def test_the_next_shard_is_read_while_one_is_on_the_accelerator(tmp_path, monkeypatch):
+    """A shard is one batch there as a rule, so that all of it has been read before any of it is encoded."""
+    wavs = {f"{i:02}.flac": voice(0.1, 16000, 100 + i) for i in range(3 * SHARD_CLIPS)}
+    monkeypatch.setenv("EARMARK_DATA", str(write_dataset(tmp_path / "d", wavs, dataset="d", domain="speech")))
+    clips = cards.load(cards.select(["d"])[0]).clips
+    begun, prepare, read, encoded = {clip.shard: threading.Event() for clip in clips}, jobs.prepare, [], []
+    late, deadline = [], time.monotonic() + 60
+
+    def noted(clip, *how):
+        read.append(clip.sha256)
+        begun[clip.shard].set()
+        return prepare(clip, *how)
+
+    def reconstruct(self, wav, lengths, seed):
+        encoded.append(len(wav))
+        others = min(len(encoded), 2)  # while this is done, another shard than those that were encoded is begun
+        while not late and sum(event.is_set() for event in begun.values()) <= others:
+            time.sleep(0.01)
+            late.extend(["no other shard is being read"] * (time.monotonic() > deadline))
+        return wav.clone(), None
+
+    monkeypatch.setattr(jobs, "prepare", noted)
+    monkeypatch.setattr(own_codecs.Same, "reconstruct", reconstruct)
+    monkeypatch.setattr(batches, "_padded", lambda wavs, device, padded=batches._padded: padded(wavs, "cpu"))
+    entry, store = registry.find(f"{OWN}:Same"), Store(tmp_path / "s", "cuda:0", "r")
+    store.know({entry.name: "0"})
+    monkeypatch.setattr(store, "batches", lambda entry, what: True)
+    monkeypatch.setattr(Store, "adapter", lambda self, entry: own_codecs.Same(entry.info, "cpu"))
+    for clip, found in zip(clips, store.outcomes(sound_job(entry), clips), strict=True):
+        np.testing.assert_array_equal(found.arrays["wav"], prepare(clip, 16000, 1).wav)
+    assert not late
+    assert encoded == [SHARD_CLIPS] * 3
+    assert sorted(read) == sorted(clip.sha256 for clip in clips)  # each once
+
+
+def test_what_was_read_ahead_and_not_taken_is_let_go():
+    clips, ahead, read = [SimpleNamespace(sha256=name) for name in "abc"], batches.Ahead(), []
+
+    def note(clip, rate):
+        read.append(clip.sha256)
+        return clip.sha256, rate
+
+    ahead.begin(note, clips[:2], 8000)
+    assert ahead.take(note, clips[0], 8000) == ("a", 8000)
+    assert ahead.take(note, clips[1], 16000) == ("b", 16000)  # asked for in another way
+    for clip in clips[1:]:
+        ahead.begin(note, [clip], 8000)
+    assert [key for begun in ahead._begun for key, *_ in begun] == ["b", "c"]
 
 
 def test_a_plan_puts_like_lengths_together_within_the_budget(clips):

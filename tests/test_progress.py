@@ -235,6 +235,26 @@ def test_lines_are_few_and_only_news(clock):
     ]
 
 
+@pytest.mark.parametrize(
+    ("terminal", "term", "capture", "verbose", "kind"),
+    [
+        (True, "xterm", "fd", 0, "Bar"),
+        (False, "xterm", "fd", 0, "Lines"),  # a pipe or a file
+        (True, "dumb", "fd", 0, "Lines"),
+        (True, "xterm", "no", 0, "Lines"),  # what tests print would run through the bar
+        (True, "xterm", "fd", -2, "None"),
+    ],
+)
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, terminal, term, capture, verbose, kind):
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(progress, "_duplicate", lambda descriptor: io.StringIO())
+    option = SimpleNamespace(verbose=verbose, capture=capture)
+    reporter = SimpleNamespace(_tw=SimpleNamespace(_file=None), hasmarkup=False)
+    shown = progress.display_for(reporter, SimpleNamespace(option=option))
+    assert (type(shown).__name__ if shown else "None") == kind
+
+
 def test_the_bar_leaves_what_pytest_writes_as_it_is(monkeypatch):
     """What pytest writes passes unchanged, and takes the bar away first; the bar itself moves the cursor back."""
     written, shown = io.StringIO(), io.StringIO()

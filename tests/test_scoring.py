@@ -1,6 +1,7 @@
 """From what codecs made to scores: what each kind of metric is given, and how clips become one number."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from earmark.codecs.contract import Info
 from earmark.data import cards
 from earmark.metrics import METRICS, MetricError, rate
 from earmark.scoring import clips, measure, metric_names, whole
+from earmark.store import fingerprint
 from earmark.store.shards import Outcome
 from earmark.store.store import Store
 from earmark.tests.helpers import voice, write_dataset
@@ -108,6 +110,29 @@ def test_the_recording_is_heard_once_for_all_codecs(spoken, store, monkeypatch):
     score("wer_pocketsphinx_increase", f"{OWN}:Half", spoken, store)
     monkeypatch.setattr(type(METRICS["wer_pocketsphinx"].model), "load", lambda _: Parrot(["x", "x"]))
     assert score("wer_pocketsphinx_increase", f"{OWN}:Halver", spoken, store).value == 1.0  # 8 edits of 8
+
+
+def test_a_transcript_put_right_is_scored_anew_and_heard_once(spoken, store, monkeypatch):
+    """The sound is the same, so its recognition is kept; the errors that were counted against the old words are not."""
+    from dataclasses import replace
+
+    assert score("wer_pocketsphinx_original", f"{OWN}:Half", spoken, store).value == 0
+    monkeypatch.setattr(type(METRICS["wer_pocketsphinx"].model), "load", lambda _: Parrot([]))
+    first, *others = spoken.clips
+    put_right = replace(first, fields=first.fields | {"transcript": "green teas"})
+    dataset = replace(spoken, clips=(put_right, *others))
+    assert score("wer_pocketsphinx_original", f"{OWN}:Half", dataset, store).value == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("name", ["wer_pocketsphinx", "wer_whisper_base", "speaker_similarity_unispeech_wavlm_large"])
+def test_what_is_measured_with_a_model_follows_the_source_of_its_class(name, monkeypatch):
+    """A later version of Earmark may build, feed or read it otherwise: what an earlier one found is then not met."""
+    metric, entry = METRICS[name], registry.find("identity")
+    monkeypatch.setattr(fingerprint, "of_files", lambda *paths: " ".join(Path(path).name for path in paths))
+    jobs = [clips.value_job(metric, entry)]
+    if metric.kind == "transcript":
+        jobs.append(clips._transcript_job(metric.model, entry, 0, ()))
+    assert all(f"{metric.model.function.partition(':')[0]}.py" in job.version for job in jobs)
 
 
 def test_a_metric_without_any_answer_says_so(dataset, store, monkeypatch):

@@ -8,7 +8,9 @@ import os
 import re
 import signal
 import threading
+import warnings
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,9 @@ from earmark.store import fingerprint, shards
 from earmark.store.jobs import Job, latents_job, sound_job, tokens_job
 from earmark.store.shards import Outcome, Shard
 from earmark.store.store import Store
+from earmark.store.transforms import Noise, Round, Shift
 from earmark.tests import own_codecs
-from earmark.tests.helpers import voice, write_dataset
+from earmark.tests.helpers import ROOT, voice, write_dataset
 
 OWN = "earmark.tests.own_codecs"
 
@@ -241,6 +244,26 @@ def test_a_fingerprint_follows_source_files_below_the_codec(tmp_path, monkeypatc
     assert fingerprint.of_adapter(entry, cls(None, "cpu")) != before
 
 
+def test_a_fingerprint_passes_over_what_editors_leave(tmp_path, monkeypatch):
+    """Emacs marks what it edits by a hidden link to nowhere."""
+    (tmp_path / "edited.py").write_text("from earmark.tests.own_codecs import Same\nclass Mine(Same): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry, adapter = registry.find(f"{OWN}:Same"), __import__("edited").Mine(None, "cpu")
+    before = fingerprint.of_adapter(entry, adapter)
+    for name in (".#edited.py", "gone.py"):
+        (tmp_path / name).symlink_to("nobody@nowhere.1234")
+    assert fingerprint.of_adapter(entry, adapter) == before
+
+
+def test_what_a_source_imports_is_found_whatever_becomes_of_warnings(tmp_path):
+    """An escape that is none, which Python warns of as it parses."""
+    (tmp_path / "old.py").write_text("import safetensors\nPATTERN = '\\s'\n")
+    for action in ("ignore", "error"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            assert fingerprint._imports(tmp_path / "old.py") == {"safetensors"}
+
+
 def test_what_cannot_be_looked_into_has_no_fingerprint():
     assert own_fingerprint(a=threading.Lock()) is None
     assert own_fingerprint(a=[Opaque(threading.Lock())]) is None
@@ -258,6 +281,58 @@ def test_a_codec_without_a_fingerprint_keeps_results_for_one_run_only(dataset, m
 
 def test_rows_are_told_apart_by_their_options():
     assert fingerprint.of_row(registry.find("opus-6")) != fingerprint.of_row(registry.find("opus-12"))
+
+
+def address(job, device="cuda:0", run="r", weights="0"):
+    store = Store(Path("root"), device, run)
+    store.know({"halver": weights, "same": weights})
+    return store.folder(job)
+
+
+def test_every_part_of_a_job_is_part_of_its_address_and_nothing_else_is(monkeypatch):
+    job = sound_job(halver())
+    others = [
+        {"maker": "earmark.store.jobs:tokens"}, {"detail": "x"}, {"seed": 1}, {"version": "x"},
+        {"entry": registry.find(f"{OWN}:Same")}, {"steps": (Round(),)}, {"steps": (Round(), Round())},
+        {"steps": (Shift(1.0),)}, {"steps": (Shift(2.0),)}, {"steps": (Noise("white", 20),)},
+    ]  # fmt: skip
+    found = [address(job), address(job, device="cpu"), address(job, weights="1")]
+    found += [address(replace(job, **other)) for other in others]
+    monkeypatch.setattr(fingerprint, "of_maker", lambda maker: "edited")
+    shifted = replace(job, steps=(Shift(1.0),))
+    found += [address(job), address(shifted)]
+    monkeypatch.setattr(fingerprint, "of_transforms", lambda: "edited")
+    found.append(address(shifted))
+    assert len(set(found)) == len(found)
+    assert address(job) == address(job, device="cuda:3") == address(job, run="another")
+
+
+@pytest.mark.parametrize("part", ["_version", "_hash_files", "_snapshot", "resampler"])
+def test_a_row_depends_on_libraries_sources_weights_and_the_resampler(part, monkeypatch):
+    before = fingerprint.of_row(registry.find("tiny-2"))
+    assert fingerprint.of_row(registry.find("tiny-2")) == before
+    monkeypatch.setattr(fingerprint, part, lambda *of: f"another {part}")
+    assert fingerprint.of_row(registry.find("tiny-2")) != before
+
+
+def test_what_makes_a_result_depends_on_the_sources_that_every_one_goes_through(monkeypatch):
+    """How clips are read, handed to a codec, put into batches, and what becomes of them; beside the maker's own."""
+    monkeypatch.setattr(fingerprint, "_hash_files", lambda files: [file.name for file in files])
+    of_maker = fingerprint.of_maker.__wrapped__
+    assert of_maker("earmark.scoring.clips:values") == ["clips.py", "audio.py", "calls.py", "batches.py", "jobs.py"]
+
+
+def changed(**info):
+    entry = registry.find("tiny-2")
+    return fingerprint.of_row(entry.model_copy(update={"info": entry.info.model_copy(update=info)}))
+
+
+def test_a_row_s_results_do_not_depend_on_what_is_only_said_of_it():
+    """A licence that is put right must not have every clip encoded again; a rate must."""
+    said = {"licence": "X", "trained_on": ("x",), "domains": ("sound",), "feature_type": "semantic"}
+    assert {changed(**{name: value}) for name, value in said.items()} == {changed()}
+    matters = {"sample_rate": 8000, "channels": 2, "codebook_sizes": (4,), "revision": "x", "stochastic": True}
+    assert len({changed(**{name: value}) for name, value in matters.items()} | {changed()}) == len(matters) + 1
 
 
 def whole_job(version="dataset-1"):
@@ -306,7 +381,14 @@ def test_an_error_in_a_whole_dataset_is_raised_and_not_kept(make):
 def test_a_row_depends_on_all_that_its_adapter_imports_of_ours():
     """A helper that an adapter calls moves its results as its own class does."""
     found = {path.name for path in fingerprint._ours("earmark.codecs.yue", "earmark.codecs.calls")}
-    assert found == {"calls.py", "contract.py", "descript.py", "pretrained.py", "xcodec.py", "yue.py"}
+    assert found == {"calls.py", "contract.py", "descript.py", "hub.py", "pretrained.py", "xcodec.py", "yue.py"}
+
+
+def test_adapters_import_each_other_by_full_names():
+    """`from earmark.codecs import dac` would not be seen by the fingerprint; `calls` knows the registry so."""
+    short = re.compile(r"^\s*(from earmark\.codecs import|from \.+\w* import)", re.MULTILINE)
+    found = {path.name for path in (ROOT / "codecs").rglob("*.py") if short.search(path.read_text())}
+    assert found <= {"calls.py"}
 
 
 def test_a_damaged_whole_is_made_again(make):

@@ -1,7 +1,9 @@
 """The suites as a user runs them: each test here starts pytest in a process of its own and reads what it leaves."""
 
+import fcntl
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -258,3 +260,35 @@ def test_another_earmark_than_the_folders_is_refused_in_words(tmp_path):
     assert done.returncode == 4
     assert f"ERROR: the Earmark of this environment is {ROOT}, not this folder" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+AVAILABLE = ("suites/test_available.py", "--codec", "identity", "-k", "identity")
+
+
+def test_a_reports_folder_is_one_runs_at_a_time(earmark_pytest, small, tmp_path):
+    """Two would clear each other's Allure results, and the last to end would keep its own clips alone."""
+    (tmp_path / "out").mkdir()
+    held = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # as another run does
+    refused = earmark_pytest(*AVAILABLE, data=small)
+    assert refused.returncode == 4, refused.stdout
+    assert f"ERROR: --reports: another run is writing to {tmp_path / 'out'}" in refused.stderr
+    assert earmark_pytest(*AVAILABLE, "--collect-only", data=small).returncode == 0
+    os.close(held)
+
+
+TRIES = """
+import fcntl, os
+
+def pytest_runtest_call(item):
+    fcntl.flock(os.open(item.config.option.reports, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
+
+def test_a_run_holds_its_reports_folder_as_long_as_it_lasts(earmark_pytest, small, tmp_path, monkeypatch):
+    (tmp_path / "tries.py").write_text(TRIES)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT.parent)]))
+    done = earmark_pytest(*AVAILABLE, "-n", "1", "-p", "tries", data=small)
+    assert "1 failed" in done.stdout, done.stdout + done.stderr
+    assert "BlockingIOError" in done.stdout
+    assert "1 passed" in earmark_pytest(*AVAILABLE, data=small).stdout

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from earmark import plugin
+from earmark.tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -75,3 +76,12 @@ def test_a_replaced_worker_has_its_device_before_torch_is_imported(earmark_pytes
     assert {given[worker] for worker in ("gw0", "gw1")} == {("5", "False"), ("GPU-3f", "False")}
     [[_, dead]] = [line for line in lines if line[0] == "killed"]
     assert given["gw2"] == given[dead]
+
+
+def test_a_run_outlives_its_workers_however_many_crash(earmark_pytest, monkeypatch, small, tmp_path):
+    """Each costs its test. By its own default, pytest-xdist ends the whole run at the fifth crash of one worker."""
+    (tmp_path / "crashes.py").write_text("import os\ndef pytest_runtest_call(item): os._exit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT.parent)]))
+    select = ["suites/test_available.py", "--codec", "opus-6,opus-12,opus-24,opus-48,opus-96,identity"]
+    done = earmark_pytest(*select, "-k", "opus or identity", "-n", "1", "-p", "crashes", data=small)
+    assert "6 failed" in done.stdout, done.stdout + done.stderr
