@@ -86,8 +86,14 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
     import torch
 
     check_finite(info, wav, lengths)
-    found, frames = _guarded(info, "latents", adapter.latents, wav, lengths, kind, seed)
-    if not isinstance(found, torch.Tensor) or found.ndim != 3 or len(found) != len(wav) or frames.shape != (len(wav),):
+    made = _guarded(info, "latents", adapter.latents, wav, lengths, kind, seed)
+    if not isinstance(made, tuple) or len(made) != 2 or not all(isinstance(part, torch.Tensor) for part in made):
+        raise CodecError(
+            f"codec failed: {info.name}: latents returned {_kinds(made)}, expected a pair of tensors "
+            f"(latents [{len(wav)}, D, T], frames [{len(wav)}])"
+        )
+    found, frames = made
+    if found.ndim != 3 or len(found) != len(wav) or frames.shape != (len(wav),):
         raise CodecError(
             f"codec failed: {info.name}: latents {kind!r} must be [{len(wav)}, D, T] and frames [{len(wav)}]"
         )
@@ -99,6 +105,11 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
             f"T = {found.shape[2]} of each clip"
         )
     return found.float(), frames
+
+
+def _kinds(made: Any) -> str:
+    """What was returned, in words: its type, or those of a tuple's parts."""
+    return f"({', '.join(type(part).__name__ for part in made)})" if isinstance(made, tuple) else type(made).__name__
 
 
 class Part(NamedTuple):

@@ -115,6 +115,34 @@ def test_other_bugs(cls, name, message):
         torch.set_default_dtype(before)
 
 
+def test_frames_may_be_as_long_as_ten_seconds():
+    """Of such frames, as CLAP has, three are 30 s."""
+    entry = entry_of(planted_bugs.GoodEncoder)
+    slow = entry.model_copy(update={"info": entry.info.model_copy(update={"frame_rate": 0.1})})
+    subject = subject_of(slow, "cpu")
+    result = judge(CHECKS["any_length"], subject)
+    assert (result.verdict, result.message) == ("passed", "")
+    assert "samples at 16000 Hz" in subject.given
+
+
+@pytest.mark.parametrize(
+    ("made", "came"),
+    [
+        (torch.zeros(1, 2, 3), "returned Tensor"),
+        (None, "returned NoneType"),
+        ((torch.zeros(1, 2, 3), [3]), r"returned \(Tensor, list\)"),
+        ((torch.zeros(1, 2, 3), torch.tensor([3]), 1), r"returned \(Tensor, Tensor, int\)"),
+    ],
+)
+def test_latents_that_are_no_pair_are_the_encoders_error(made, came, monkeypatch):
+    """And not a traceback from where they are unpacked."""
+    monkeypatch.setattr(planted_bugs.GoodEncoder, "latents", lambda self, *given: made)
+    adapter, info = planted_bugs.GoodEncoder(planted_bugs.GoodEncoder.info, "cpu"), planted_bugs.GoodEncoder.info
+    message = rf"good-encoder: latents {came}, expected a pair of tensors \(latents \[1, D, T\], frames \[1\]\)"
+    with pytest.raises(CodecError, match=message):
+        calls.latents(adapter, info, torch.zeros(1, 1, 400), torch.tensor([400]), "layer:0", 0)
+
+
 def test_want_of_memory_says_nothing_of_a_codec(monkeypatch):
     def hungry(self, *given):
         raise torch.OutOfMemoryError("CUDA out of memory")
