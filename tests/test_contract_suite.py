@@ -94,6 +94,24 @@ def test_a_good_one_passes_every_check(cls, as_on_a_gpu):
     assert unasked == (sound_only if cls is planted_bugs.GoodEncoder else set())
 
 
+def test_one_broken_method_is_told_once(monkeypatch):
+    """And each check by itself, as the suite asks them, tells all."""
+
+    def refuses(self, encoded, seed):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(planted_bugs.Good, "decode", refuses)
+    asked = ("length", "silence", "eval_mode", "dc")
+    messages = [result.message for result in examine(subject_of(entry_of(planted_bugs.Good), "cpu"), asked)]
+    raised = "codec failed: good-codec: decode raised ValueError: no such thing"
+    assert f"  came      {raised}\n" in messages[0]
+    assert messages[1:3] == [
+        f"good-codec: {name}: {CHECKS[name].asks}\n  came      as in length" for name in ("silence", "dc")
+    ]
+    assert messages[3] == ""  # no module is in training mode
+    assert raised in failing(planted_bugs.Good, ["dc"])["dc"]
+
+
 @pytest.mark.parametrize(
     ("cls", "name", "message"),
     [
