@@ -15,6 +15,7 @@ import pystoi
 import pytest
 import torch
 import torchaudio
+import torchmetrics.functional as torchmetrics_functional
 import torchmetrics.functional.audio as torchmetrics
 from pesq import pesq
 
@@ -521,8 +522,9 @@ def test_conformance(itu_pair, name, value, tolerance):
 
 
 @pytest.mark.parametrize("mode", ["wb", "nb"])
-def test_pesq_is_the_library(pairs, mode):
-    for reference, estimate in pairs[::4]:
+def test_pesq_is_the_library(compared, mode):
+    for reference, estimate in compared:
+        reference, estimate = reference[: 2 * RATE], estimate[: 2 * RATE]
         value = compute(f"pesq_{mode}", reference[None], estimate[None], RATE)[0]
         assert value == pesq(RATE, reference, estimate, mode)
 
@@ -538,6 +540,7 @@ def test_stoi_is_the_library(compared, name):
 @pytest.mark.parametrize(
     ("name", "peer"),
     [
+        ("mse", torchmetrics_functional.mean_squared_error),
         ("snr", torchmetrics.signal_noise_ratio),
         ("si_sdr", torchmetrics.scale_invariant_signal_distortion_ratio),
         ("si_snr", torchmetrics.scale_invariant_signal_noise_ratio),

@@ -262,13 +262,15 @@ def test_beyond_full_scale_is_clipped():
 
 
 def test_srmr_agrees_with_torchmetrics(data):
-    """Its Hamming window is a sample too long, hence the tolerance; SRMRpy itself agrees to 1e-11."""
+    """On 50 recordings. Its Hamming window is a sample too long, hence the tolerance; SRMRpy itself agrees to 1e-11."""
     pytest.importorskip("gammatone")
     from torchmetrics.functional.audio import speech_reverberation_modulation_energy_ratio as peer
 
-    for path in sorted((data / "librispeech_test_other").glob("*.flac"))[2:6:3]:
-        wav = read(path, 16_000)[:32_000]
-        assert function("srmr")(wav) == pytest.approx(float(peer(torch.from_numpy(wav), 16_000)), rel=1e-3)
+    paths = sorted((data / "librispeech_test_other").glob("*.flac"))[:50]
+    assert len(paths) == 50
+    for path in paths:
+        wav = read(path, 16_000)[16_000:24_000]  # of so few windows a sample weighs more than of 2 s: 9e-4 measured
+        assert function("srmr")(wav) == pytest.approx(float(peer(torch.from_numpy(wav), 16_000)), rel=2e-3)
 
 
 def test_windowed_energy_by_hand():
