@@ -1,9 +1,12 @@
 """The contract: each check finds the bug that is planted for it, and no other check does; good codecs pass."""
 
+import os
+import random
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -92,6 +95,47 @@ def test_a_good_one_passes_every_check(cls, as_on_a_gpu):
     unasked = {result.check.name for result in results if result.verdict == "not asked"}
     sound_only = {"codes", "bitrate_is_declared", "fewer_codebooks", "range", "stream_equals_whole"}
     assert unasked == (sound_only if cls is planted_bugs.GoodEncoder else set())
+
+
+@pytest.fixture
+def settings_come_back(monkeypatch):
+    """What a codec changes in the process is changed back."""
+    monkeypatch.chdir(".")
+    kept = torch.get_default_dtype(), torch.get_float32_matmul_precision(), np.geterr()
+    drawn = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    torch.set_default_dtype(kept[0])
+    torch.set_float32_matmul_precision(kept[1])
+    torch.use_deterministic_algorithms(False)
+    np.seterr(**kept[2])
+    torch.set_rng_state(drawn[0])
+    np.random.set_state(drawn[1])
+    random.setstate(drawn[2])
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("default dtype", lambda: torch.set_default_dtype(torch.float64)),
+        ("threads", lambda: torch.set_num_threads(torch.get_num_threads() + 1)),
+        ("matmul precision", lambda: torch.set_float32_matmul_precision("medium")),
+        ("deterministic algorithms", lambda: torch.use_deterministic_algorithms(True)),
+        ("numpy's error handling", lambda: np.seterr(all="ignore")),
+        ("folder", lambda: os.chdir("/")),
+        ("random numbers of torch", lambda: torch.rand(1)),
+        ("random numbers of numpy", lambda: np.random.seed(0)),
+        ("random numbers of Python", lambda: random.seed(0)),
+    ],
+)
+def test_what_a_call_changes_in_the_process_is_named(what, change, monkeypatch, settings_come_back):
+    decode = planted_bugs.Good.decode
+
+    def changes(self, encoded, seed):
+        change()
+        return decode(self, encoded, seed)
+
+    monkeypatch.setattr(planted_bugs.Good, "decode", changes)
+    assert f"changed by a call: {what}\n" in failing(planted_bugs.Good, ["global_state"])["global_state"]
 
 
 def test_one_broken_method_is_told_once(monkeypatch):
