@@ -117,6 +117,15 @@ def test_a_perfect_match_in_speech_mode_depends_on_the_clip():
 
 
 @pytest.mark.parametrize("name", VISQOL)
+def test_visqol_by_aliasing_and_by_copy_and_not_symmetric(name):
+    wav = voice(1, RATE[name]).astype(np.float64)
+    assert function(name)(wav, wav) == function(name)(wav, wav.copy())
+    assert not METRICS[name].symmetric
+    forth, back = function(name)(wav, noisy(wav, 40)), function(name)(noisy(wav, 40), wav)
+    assert forth != back  # of audio by 1e-5 alone
+
+
+@pytest.mark.parametrize("name", VISQOL)
 def test_visqol_and_levels(name):
     """The estimate's own level is undone; that of both is not, for the floor under quiet parts is absolute."""
     wav = voice(2, RATE[name]).astype(np.float64)
