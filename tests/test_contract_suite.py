@@ -205,6 +205,39 @@ def test_latents_that_are_no_pair_are_the_encoders_error(made, came, monkeypatch
         calls.latents(adapter, info, torch.zeros(1, 1, 400), torch.tensor([400]), "layer:0", 0)
 
 
+def changed(of, **attributes):
+    """Good, whose method `of` gives what it gives with some parts exchanged."""
+
+    def method(self, *given):
+        made = getattr(planted_bugs.Good, of)(self, *given)
+        for name, value in attributes.items():
+            setattr(made, name, value(made) if callable(value) else value)
+        return made
+
+    return type("Changed", (planted_bugs.Good,), {of: method})
+
+
+@pytest.mark.parametrize(
+    ("cls", "came"),
+    [
+        (changed("encode", frames=lambda made: made.frames.float()), "frames are torch.float32 [1], expected a tensor"),
+        (changed("encode", side={"scale": 3}), "side information 'scale' is int, expected a tensor"),
+        (changed("encode", side_bits=5.0), "side_bits are float, expected a tensor [1] or None"),
+        (type("C", (planted_bugs.Good,), {"reconstruct": lambda self, wav, *_: (wav, 5)}), "bits are int, expected a"),
+        (type("C", (planted_bugs.Good,), {"decode": lambda self, *_: torch.zeros(1, 1, 0)}), "returned no samples"),
+        (type("C", (planted_bugs.Good,), {"stream": lambda self, *_: 3}), "stream raised TypeError: 'int' object is"),
+        (
+            type("C", (planted_bugs.Good,), {"latents": lambda self, *_: (torch.zeros(1, 2, 3), torch.ones(1))}),
+            "latents 'unquantized' must be [1, D, T] and frames int64 [1], and are [1, 2, 3] and torch.float32 [1]",
+        ),
+    ],
+)
+def test_what_no_codec_may_return_is_said_and_is_no_traceback(cls, came):
+    adapter, entry = cls(planted_bugs.Good.info, "cpu"), entry_of(planted_bugs.Good)
+    result = judge(CHECKS["stream_equals_whole"], Subject(entry, "cpu", lambda: adapter))
+    assert f"  came      codec failed: good-codec: {came}" in result.message
+
+
 def test_want_of_memory_says_nothing_of_a_codec(monkeypatch):
     def hungry(self, *given):
         raise torch.OutOfMemoryError("CUDA out of memory")
