@@ -68,7 +68,8 @@ def reconstruct(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: in
     else:
         encoded = encode(adapter, info, wav, lengths, seed)
         decoded, bits = _guarded(info, "decode", adapter.decode, encoded, seed), nominal_bits(info, encoded)
-    return check_wav(info, decoded, wav), bits
+    _per_clip(info, "bits", bits, len(wav))
+    return _covered(info, check_wav(info, decoded, wav)), bits
 
 
 def encode(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) -> Encoded:
@@ -81,7 +82,7 @@ def encode(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, seed: int) ->
 
 def decode(adapter: Any, info: Info, encoded: Encoded, like: Tensor, seed: int) -> Tensor:
     """The sound of the tokens [B, C, L'], checked against the wav [B, C, L] that they came from."""
-    return check_wav(info, _guarded(info, "decode", adapter.decode, encoded, seed), like)
+    return _covered(info, check_wav(info, _guarded(info, "decode", adapter.decode, encoded, seed), like))
 
 
 def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
@@ -89,10 +90,17 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
     import torch
 
     check_finite(info, wav, lengths)
-    found, frames = _guarded(info, "latents", adapter.latents, wav, lengths, kind, seed)
-    if not isinstance(found, torch.Tensor) or found.ndim != 3 or len(found) != len(wav) or frames.shape != (len(wav),):
+    made = _guarded(info, "latents", adapter.latents, wav, lengths, kind, seed)
+    if not isinstance(made, tuple) or len(made) != 2 or not all(isinstance(part, torch.Tensor) for part in made):
         raise CodecError(
-            f"codec failed: {info.name}: latents {kind!r} must be [{len(wav)}, D, T] and frames [{len(wav)}]"
+            f"codec failed: {info.name}: latents returned {_kinds(made)}, expected a pair of tensors "
+            f"(latents [{len(wav)}, D, T], frames [{len(wav)}])"
+        )
+    found, frames = made
+    if found.ndim != 3 or len(found) != len(wav) or frames.shape != (len(wav),) or frames.is_floating_point():
+        raise CodecError(
+            f"codec failed: {info.name}: latents {kind!r} must be [{len(wav)}, D, T] and frames int64 [{len(wav)}], "
+            f"and are {list(found.shape)} and {frames.dtype} {list(frames.shape)}"
         )
     if not bool(torch.isfinite(found).all()):
         raise CodecError(f"codec failed: {info.name}: latents {kind!r} hold NaN or infinity")
@@ -102,6 +110,11 @@ def latents(adapter: Any, info: Info, wav: Tensor, lengths: Tensor, kind: str, s
             f"T = {found.shape[2]} of each clip"
         )
     return found.float(), frames
+
+
+def _kinds(made: Any) -> str:
+    """What was returned, in words: its type, or those of a tuple's parts."""
+    return f"({', '.join(type(part).__name__ for part in made)})" if isinstance(made, tuple) else type(made).__name__
 
 
 class Part(NamedTuple):
@@ -137,7 +150,7 @@ def stream(adapter: Any, info: Info, wav: Tensor, size: int, seed: int) -> Itera
             check_finite(info, chunk, torch.tensor([chunk.shape[-1]]))
             yield chunk.clone()
 
-    parts, yielded = iter(_guarded(info, "stream", adapter.stream, feed(), seed)), 0
+    parts, yielded = _guarded(info, "stream", lambda: iter(adapter.stream(feed(), seed))), 0
     while (part := _guarded(info, "stream", next, parts, end)) is not end:
         yielded += 1
         if taken != min(yielded, chunks):
@@ -223,13 +236,34 @@ def check_codes(info: Info, encoded: Encoded, batch: int) -> None:
             f"expected 0 to V-1 with V = {info.codebook_sizes}, or -1 for no token"
         )
     frames = encoded.frames
-    if not isinstance(frames, torch.Tensor) or tuple(frames.shape) != (batch,):
-        got = list(frames.shape) if isinstance(frames, torch.Tensor) else type(frames).__name__
-        raise CodecError(f"codec failed: {info.name}: frames are {got}, expected a tensor [{batch}]")
+    if not isinstance(frames, torch.Tensor) or tuple(frames.shape) != (batch,) or frames.is_floating_point():
+        got = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, torch.Tensor) else type(frames).__name__
+        raise CodecError(f"codec failed: {info.name}: frames are {got}, expected a tensor int64 [{batch}]")
+    _per_clip(info, "side_bits", encoded.side_bits, batch)
+    for name, values in encoded.side.items():
+        if not isinstance(values, torch.Tensor):
+            got = type(values).__name__
+            raise CodecError(f"codec failed: {info.name}: side information {name!r} is {got}, expected a tensor")
     if bool(((frames < 0) | (frames > codes.shape[2])).any()):
         raise CodecError(
             f"codec failed: {info.name}: frames are {frames.tolist()}, expected 0 to T = {codes.shape[2]} of the codes"
         )
+
+
+def _per_clip(info: Info, what: str, bits: Any, batch: int) -> None:
+    """Raise CodecError unless bits are none, or a number of each clip."""
+    import torch
+
+    if bits is not None and (not isinstance(bits, torch.Tensor) or tuple(bits.shape) != (batch,)):
+        got = list(bits.shape) if isinstance(bits, torch.Tensor) else type(bits).__name__
+        raise CodecError(f"codec failed: {info.name}: {what} are {got}, expected a tensor [{batch}] or None")
+
+
+def _covered(info: Info, sound: Tensor) -> Tensor:
+    """The sound of whole clips, or CodecError where there is none; a part of a stream may be empty."""
+    if not sound.shape[2]:
+        raise CodecError(f"codec failed: {info.name}: returned no samples, expected as many as it was given, or more")
+    return sound
 
 
 def check_wav(info: Info, decoded: Any, wav: Tensor) -> Tensor:

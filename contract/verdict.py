@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from earmark.codecs import calls, registry
@@ -50,12 +50,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to one check; `measured` is what was found on the way (a look-ahead, a bitrate)."""
+    """The answer to one check; `measured` is what was found on the way (a look-ahead, a bitrate).
+
+    raised  what the codec raised, or returned that no codec may, where that ended the check.
+    """
 
     check: Check
     verdict: Verdict
     message: str = ""
     measured: dict[str, float] = field(default_factory=dict)
+    raised: str = ""
 
 
 CHECKS: dict[str, Check] = {}
@@ -77,7 +81,7 @@ def judge(check: Check, subject: Subject) -> Result:
     subject.measured.clear()
     known = subject.entry.known_failures.get(check.name)
     try:
-        fault = _fault(check, subject)
+        fault, raised = _fault(check, subject)
     except NotAsked as reason:
         return Result(check, "not asked", f"{subject.name}: {reason}")
     if fault and known:
@@ -87,21 +91,23 @@ def judge(check: Check, subject: Subject) -> Result:
             f"{subject.name}: {check.name}: declared a known failure in its catalogue row ({known}), and passes; "
             f"take it out of the row"
         )
-    return Result(check, "failed" if fault else "passed", fault, dict(subject.measured))
+    return Result(check, "failed" if fault else "passed", fault, dict(subject.measured), raised)
 
 
-def _fault(check: Check, subject: Subject) -> str:
-    """What is wrong, in words; empty where nothing is."""
+def _fault(check: Check, subject: Subject) -> tuple[str, str]:
+    """What is wrong, in words, and the codec's error that it is; both empty where nothing is."""
     if check.needs and check.needs not in subject.entry.info.capabilities:
         raise NotAsked(f"it does not {check.needs}")
     try:
         check.question(subject)
     except NoMemoryError as error:
-        return str(error)  # which says whose fault it is: nothing was found of the codec
-    except (Broken, CodecError) as error:
-        expected, came = getattr(error, "expected", check.asks), getattr(error, "came", str(error))
+        return str(error), ""  # which says whose fault it is: nothing was found of the codec
+    except Broken as error:
+        expected, came, raised = error.expected, error.came, ""
+    except CodecError as error:
+        expected, came, raised = check.asks, str(error), str(error)
     else:
-        return ""
+        return "", ""
     lines = (
         f"{subject.name}: {check.name}: {check.asks}",
         f"  expected  {expected}",
@@ -109,20 +115,25 @@ def _fault(check: Check, subject: Subject) -> str:
         f"  given     {subject.given}",
         f"  matters   {check.why}",
     )
-    return "\n".join(lines)
+    return "\n".join(lines), raised
 
 
 def examine(subject: Subject, only: tuple[str, ...] = ()) -> Iterator[Result]:
     """Ask a codec every check, or those that are named, in their order.
 
+    One broken method fails twenty checks: an error that a check before ended with is told there, and here in a line.
     Raises LookupError for a check that is not there.
     """
     for name in only:
         if name not in CHECKS:
             raise LookupError(f"unknown check {name!r}{nearest(name, CHECKS)}")
+    first: dict[str, str] = {}  # an error -> the check that it first ended
     for name, each in CHECKS.items():
         if not only or name in only:
-            yield judge(each, subject)
+            result = judge(each, subject)
+            if result.raised and result.verdict == "failed" and (told := first.setdefault(result.raised, name)) != name:
+                result = replace(result, message=f"{subject.name}: {name}: {each.asks}\n  came      as in {told}")
+            yield result
 
 
 def check(codec: str | type | Entry, device: str = "cpu", only: tuple[str, ...] = ()) -> list[Result]:

@@ -27,8 +27,8 @@ class MetricError(ValueError):
 def check_pair(reference: Array, estimate: Array) -> None:
     """Raise unless reference and estimate [..., L] can be compared.
 
-    A mistake of the caller (shapes differ, not floating point) is a ValueError; a clip without an answer (empty,
-    NaN or infinite, silent reference) is a MetricError that says which clip of the batch.
+    A mistake of the caller (shapes differ, not floats of 32 or 64 bits) is a ValueError; a clip without an answer
+    (empty, NaN or infinite, silent reference) is a MetricError that says which clip of the batch.
     """
     if tuple(reference.shape) != tuple(estimate.shape):
         raise ValueError(
@@ -36,8 +36,10 @@ def check_pair(reference: Array, estimate: Array) -> None:
             "trim both to the shorter one first"
         )
     for name, wav in (("reference", reference), ("estimate", estimate)):
-        if "float" not in str(wav.dtype):
-            raise ValueError(f"{name} is {wav.dtype}; expected floats in [-1, 1] (divide int16 by 32768)")
+        if str(wav.dtype).removeprefix("torch.") not in ("float32", "float64"):
+            raise ValueError(
+                f"{name} is {wav.dtype}; expected floats of 32 or 64 bits in [-1, 1] (divide int16 by 32768)"
+            )
         if 0 in wav.shape:
             raise MetricError(f"{name} is empty: shape {tuple(wav.shape)}")
         magnitude: Any = abs(wav)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from earmark import yamls
 from earmark.data.audio import resample
 from earmark.hub import cached_revision, fetch_command, is_cached
-from earmark.metrics.checks import Array, MetricError, check_pair, to_numpy
+from earmark.metrics.checks import Array, MetricError, check_pair, require, to_numpy
 from earmark.names import nearest
 
 __all__ = ["METRICS", "Backend", "Metric", "MetricError", "compute", "find"]
@@ -259,7 +259,9 @@ def compute(name: str, reference: Array, estimate: Array, sample_rate: int) -> n
     rate = metric.rate or sample_rate
     if rate != sample_rate:
         reference, estimate = _resampled(reference, sample_rate, rate), _resampled(estimate, sample_rate, rate)
-    return np.asarray(to_numpy(_values(metric, reference, estimate, rate)), dtype=np.float64)
+    values = np.asarray(to_numpy(_values(metric, reference, estimate, rate)), dtype=np.float64)
+    require(~np.isnan(values), "the result is not a number, as of sound far beyond full scale")
+    return values
 
 
 def _values(metric: Metric, reference: Array, estimate: Array, rate: int) -> Array:

@@ -78,6 +78,21 @@ def test_what_has_no_delay():
         compute("delay_ms", 0 * wav[None], wav[None], RATE)
 
 
+def test_the_delay_is_the_same_either_way_and_none_of_a_clip_and_itself():
+    wav = voice(1, RATE)[None]
+    other = late(wav[0], 37)[None]
+    assert METRICS["delay_ms"].symmetric
+    assert compute("delay_ms", wav, other, RATE) == compute("delay_ms", other, wav, RATE) == 37 / 16
+    assert compute("delay_ms", wav, wav, RATE) == compute("delay_ms", wav, wav.copy(), RATE) == 0
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.aligned or metric.native])
+def test_a_clip_and_itself_by_aliasing_and_by_copy(name):
+    wav = voice(1, 32_000)[None]
+    for itself in (wav, wav.copy()):
+        assert compute(name, wav, itself, 32_000)[0] == METRICS[name].best
+
+
 def test_each_clip_of_a_batch_has_its_own_delay():
     wav = voice(1, RATE)
     batch = np.stack([wav, wav, wav])

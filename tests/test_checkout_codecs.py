@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("einops")
 
 from earmark.codecs import bigcodec, maskgct, wavtokenizer  # noqa: E402
-from earmark.tests import thin_checkouts  # noqa: E402
+from earmark.tests import thin_checkouts, thin_contract  # noqa: E402
 from earmark.tests.thin_checkouts import noise  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("inference")
@@ -73,6 +73,12 @@ def encode(made, wav, lengths=None, codebooks=None):
     adapter = case.adapter(case.info(codebooks), "cpu", model=model)
     lengths = torch.full((len(wav),), wav.shape[-1]) if lengths is None else torch.tensor(lengths)
     return adapter, calls.encode(adapter, adapter.info, wav, lengths, 0)
+
+
+def test_it_keeps_the_contract(made):
+    case, _, model = made
+    failed = thin_contract.failures(case.adapter(case.info(), "cpu", model=model), ("unquantized", "quantized"))
+    assert not failed, "\n".join(failed.values())
 
 
 @pytest.mark.parametrize("boundary", [(0, 1), (1, -1), (1, 0), (1, 1), (7, 17), (8, 0)])

@@ -1,9 +1,12 @@
 """The contract: each check finds the bug that is planted for it, and no other check does; good codecs pass."""
 
+import os
+import random
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -94,6 +97,65 @@ def test_a_good_one_passes_every_check(cls, as_on_a_gpu):
     assert unasked == (sound_only if cls is planted_bugs.GoodEncoder else set())
 
 
+@pytest.fixture
+def settings_come_back(monkeypatch):
+    """What a codec changes in the process is changed back."""
+    monkeypatch.chdir(".")
+    kept = torch.get_default_dtype(), torch.get_float32_matmul_precision(), np.geterr()
+    drawn = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    torch.set_default_dtype(kept[0])
+    torch.set_float32_matmul_precision(kept[1])
+    torch.use_deterministic_algorithms(False)
+    np.seterr(**kept[2])
+    torch.set_rng_state(drawn[0])
+    np.random.set_state(drawn[1])
+    random.setstate(drawn[2])
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("default dtype", lambda: torch.set_default_dtype(torch.float64)),
+        ("threads", lambda: torch.set_num_threads(torch.get_num_threads() + 1)),
+        ("matmul precision", lambda: torch.set_float32_matmul_precision("medium")),
+        ("deterministic algorithms", lambda: torch.use_deterministic_algorithms(True)),
+        ("numpy's error handling", lambda: np.seterr(all="ignore")),
+        ("folder", lambda: os.chdir("/")),
+        ("random numbers of torch", lambda: torch.rand(1)),
+        ("random numbers of numpy", lambda: np.random.seed(0)),
+        ("random numbers of Python", lambda: random.seed(0)),
+    ],
+)
+def test_what_a_call_changes_in_the_process_is_named(what, change, monkeypatch, settings_come_back):
+    decode = planted_bugs.Good.decode
+
+    def changes(self, encoded, seed):
+        change()
+        return decode(self, encoded, seed)
+
+    monkeypatch.setattr(planted_bugs.Good, "decode", changes)
+    assert f"changed by a call: {what}\n" in failing(planted_bugs.Good, ["global_state"])["global_state"]
+
+
+def test_one_broken_method_is_told_once(monkeypatch):
+    """And each check by itself, as the suite asks them, tells all."""
+
+    def refuses(self, encoded, seed):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(planted_bugs.Good, "decode", refuses)
+    asked = ("length", "silence", "eval_mode", "dc")
+    messages = [result.message for result in examine(subject_of(entry_of(planted_bugs.Good), "cpu"), asked)]
+    raised = "codec failed: good-codec: decode raised ValueError: no such thing"
+    assert f"  came      {raised}\n" in messages[0]
+    assert messages[1:3] == [
+        f"good-codec: {name}: {CHECKS[name].asks}\n  came      as in length" for name in ("silence", "dc")
+    ]
+    assert messages[3] == ""  # no module is in training mode
+    assert raised in failing(planted_bugs.Good, ["dc"])["dc"]
+
+
 @pytest.mark.parametrize(
     ("cls", "name", "message"),
     [
@@ -113,6 +175,67 @@ def test_other_bugs(cls, name, message):
         assert message in failing(cls, [name])[name]
     finally:
         torch.set_default_dtype(before)
+
+
+def test_frames_may_be_as_long_as_ten_seconds():
+    """Of such frames, as CLAP has, three are 30 s."""
+    entry = entry_of(planted_bugs.GoodEncoder)
+    slow = entry.model_copy(update={"info": entry.info.model_copy(update={"frame_rate": 0.1})})
+    subject = subject_of(slow, "cpu")
+    result = judge(CHECKS["any_length"], subject)
+    assert (result.verdict, result.message) == ("passed", "")
+    assert "samples at 16000 Hz" in subject.given
+
+
+@pytest.mark.parametrize(
+    ("made", "came"),
+    [
+        (torch.zeros(1, 2, 3), "returned Tensor"),
+        (None, "returned NoneType"),
+        ((torch.zeros(1, 2, 3), [3]), r"returned \(Tensor, list\)"),
+        ((torch.zeros(1, 2, 3), torch.tensor([3]), 1), r"returned \(Tensor, Tensor, int\)"),
+    ],
+)
+def test_latents_that_are_no_pair_are_the_encoders_error(made, came, monkeypatch):
+    """And not a traceback from where they are unpacked."""
+    monkeypatch.setattr(planted_bugs.GoodEncoder, "latents", lambda self, *given: made)
+    adapter, info = planted_bugs.GoodEncoder(planted_bugs.GoodEncoder.info, "cpu"), planted_bugs.GoodEncoder.info
+    message = rf"good-encoder: latents {came}, expected a pair of tensors \(latents \[1, D, T\], frames \[1\]\)"
+    with pytest.raises(CodecError, match=message):
+        calls.latents(adapter, info, torch.zeros(1, 1, 400), torch.tensor([400]), "layer:0", 0)
+
+
+def changed(of, **attributes):
+    """Good, whose method `of` gives what it gives with some parts exchanged."""
+
+    def method(self, *given):
+        made = getattr(planted_bugs.Good, of)(self, *given)
+        for name, value in attributes.items():
+            setattr(made, name, value(made) if callable(value) else value)
+        return made
+
+    return type("Changed", (planted_bugs.Good,), {of: method})
+
+
+@pytest.mark.parametrize(
+    ("cls", "came"),
+    [
+        (changed("encode", frames=lambda made: made.frames.float()), "frames are torch.float32 [1], expected a tensor"),
+        (changed("encode", side={"scale": 3}), "side information 'scale' is int, expected a tensor"),
+        (changed("encode", side_bits=5.0), "side_bits are float, expected a tensor [1] or None"),
+        (type("C", (planted_bugs.Good,), {"reconstruct": lambda self, wav, *_: (wav, 5)}), "bits are int, expected a"),
+        (type("C", (planted_bugs.Good,), {"decode": lambda self, *_: torch.zeros(1, 1, 0)}), "returned no samples"),
+        (type("C", (planted_bugs.Good,), {"stream": lambda self, *_: 3}), "stream raised TypeError: 'int' object is"),
+        (
+            type("C", (planted_bugs.Good,), {"latents": lambda self, *_: (torch.zeros(1, 2, 3), torch.ones(1))}),
+            "latents 'unquantized' must be [1, D, T] and frames int64 [1], and are [1, 2, 3] and torch.float32 [1]",
+        ),
+    ],
+)
+def test_what_no_codec_may_return_is_said_and_is_no_traceback(cls, came):
+    adapter, entry = cls(planted_bugs.Good.info, "cpu"), entry_of(planted_bugs.Good)
+    result = judge(CHECKS["stream_equals_whole"], Subject(entry, "cpu", lambda: adapter))
+    assert f"  came      codec failed: good-codec: {came}" in result.message
 
 
 def test_want_of_memory_says_nothing_of_a_codec(monkeypatch):

@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from earmark.store.batches import equal_in_batches  # noqa: E402
+from earmark.tests import thin_contract  # noqa: E402
 from earmark.tests.thin_encoders import (  # noqa: E402, F401 (fixtures)  # noqa: E402
     REVISION,
     THIN,
@@ -115,6 +116,13 @@ def test_a_batch_is_its_clips_whatever_lies_beyond_them(name, load):
         alone, _ = embed(adapter, clip)
         assert torch.equal(found[:, :count], alone[0])
         assert not found[:, count:].any()
+
+
+@pytest.mark.parametrize("name", [name for name in THIN if name != "clap"])  # whose frames are of 10 s: 400 s a clip
+def test_it_keeps_the_contract(name, load):
+    adapter = load(name)
+    failed = thin_contract.failures(adapter, adapter.info.latent_kinds)
+    assert not failed, "\n".join(failed.values())
 
 
 @every

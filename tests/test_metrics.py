@@ -15,6 +15,7 @@ import pystoi
 import pytest
 import torch
 import torchaudio
+import torchmetrics.functional as torchmetrics_functional
 import torchmetrics.functional.audio as torchmetrics
 from pesq import pesq
 
@@ -35,6 +36,7 @@ EVERY = [
     for name, row in METRICS.items()
     if row.kind == "pair" and not (row.aligned or row.native or row.heavy or name == "delay_ms")
 ]
+TAKES_A_PAIR = [name for name, row in METRICS.items() if row.kind in ("pair", "estimate")]  # all that `compute` takes
 EXACT = {"stoi": 1e-12, "estoi": 1e-12}  # pystoi adds eps to its norms and sums 15 bands x all frames
 
 
@@ -283,14 +285,14 @@ def test_cuda_agrees_with_the_cpu(name):
 # --- what has no answer, and what has a surprising one ---------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         (lambda w: (w, w[:, :-1]), ValueError, r"reference \(1, 32000\) and estimate \(1, 31999\) differ in shape"),
         (lambda w: (w[None], w[None]), ValueError, r"reference is \(1, 1, 32000\); expected \[B, L\]"),
         (lambda w: (w[0], w[0]), ValueError, r"reference is \(32000,\); expected \[B, L\]"),
-        (lambda w: (w, np.int16(w * 9999)), ValueError, "estimate is int16; expected floats"),
+        (lambda w: (w, np.int16(w * 9999)), ValueError, "estimate is int16; expected floats of 32 or 64 bits"),
+        (lambda w: (np.float16(w), np.float16(w)), ValueError, "reference is float16; expected floats of 32 or 64"),
         (lambda w: (w[:, :0], w[:, :0]), MetricError, r"reference is empty: shape \(1, 0\)"),
         (lambda w: (0 * w, w), MetricError, "clip 0: reference is silent"),
         (lambda w: (w, w * np.nan), MetricError, "clip 0: estimate holds NaN or infinite"),
@@ -298,9 +300,19 @@ def test_cuda_agrees_with_the_cpu(name):
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")
-def test_bad_input_says_why(name, change, error, message):
-    with pytest.raises(error, match=message):
-        compute(name, *change(speech_like()), RATE)
+def test_bad_input_says_why(change, error, message):
+    """To every metric that `compute` takes, those whose model is not here too: it is looked at first."""
+    pair = change(speech_like())
+    for name in TAKES_A_PAIR:
+        with pytest.raises(error, match=message):
+            compute(name, *pair, RATE)
+
+
+def test_what_is_not_a_number_is_no_score():
+    """A codec that blew up: its power in float32 is infinite, and so is the recording's beside it."""
+    wav = np.concatenate([speech_like(), 1e25 * speech_like()])
+    with pytest.raises(MetricError, match="clip 1: the result is not a number, as of sound far beyond full scale"):
+        compute("mel_distance_7scale", wav, 0.5 * wav, RATE)
 
 
 def test_the_message_names_the_clip_of_the_batch():
@@ -510,8 +522,9 @@ def test_conformance(itu_pair, name, value, tolerance):
 
 
 @pytest.mark.parametrize("mode", ["wb", "nb"])
-def test_pesq_is_the_library(pairs, mode):
-    for reference, estimate in pairs[::4]:
+def test_pesq_is_the_library(compared, mode):
+    for reference, estimate in compared:
+        reference, estimate = reference[: 2 * RATE], estimate[: 2 * RATE]
         value = compute(f"pesq_{mode}", reference[None], estimate[None], RATE)[0]
         assert value == pesq(RATE, reference, estimate, mode)
 
@@ -527,6 +540,7 @@ def test_stoi_is_the_library(compared, name):
 @pytest.mark.parametrize(
     ("name", "peer"),
     [
+        ("mse", torchmetrics_functional.mean_squared_error),
         ("snr", torchmetrics.signal_noise_ratio),
         ("si_sdr", torchmetrics.scale_invariant_signal_distortion_ratio),
         ("si_snr", torchmetrics.scale_invariant_signal_noise_ratio),

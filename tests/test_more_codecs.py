@@ -19,6 +19,7 @@ pytest.importorskip("torchaudio")
 from earmark.codecs.continuous import PocketTts, VibeVoice, seeded  # noqa: E402
 from earmark.codecs.higgs import HiggsAudio  # noqa: E402
 from earmark.codecs.xcodec2 import NeuCodec, Xcodec2  # noqa: E402
+from earmark.tests import thin_contract  # noqa: E402
 from earmark.tests.thin_transformers import Thin, changing, thin_hubert  # noqa: E402
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -153,6 +154,13 @@ def embed(name, wav, kind="unquantized", lengths=None, seed=0):
 def frames_by_hand(name, length):
     """ceil(L / hop); a zero more always for X-Codec-2.0."""
     return length // 320 + 1 if name == "xcodec2" else math.ceil(length / THIN[name].hop)
+
+
+@every_codec
+def test_it_keeps_the_contract(name):
+    """What continuous codecs make of random weights is loud."""
+    failed = thin_contract.failures(build(name), KINDS[name])
+    assert set(failed) == ({"range"} if name in CONTINUOUS else set()), "\n".join(failed.values())
 
 
 # Shapes, and how many frames.

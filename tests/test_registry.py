@@ -1,10 +1,13 @@
 """The catalogue and the registry: every row is valid, and every mistake in a name or a class is explained."""
 
+import importlib.util
 import sys
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from earmark.cli import app
 from earmark.codecs import registry
 from earmark.codecs.contract import Info, capabilities_of
 from earmark.codecs.registry import CatalogueError, CodecNotFoundError
@@ -16,6 +19,38 @@ def test_every_row_is_valid_and_its_class_can_do_what_it_says():
     for entry in registry.catalogue().values():
         cls = registry._import_adapter(entry.adapter)
         assert set(entry.info.capabilities) == set(capabilities_of(cls)), entry.name
+
+
+# What the three papers measure, and what else is asked for; with the codebooks that are named.
+PUBLISHED = """
+    encodec-24k-8 encodec-48k-4 dac-24k-8 dac-24k-32 dac-44k-9 dac-16k-12 mimi-8 mimi-32 xcodec-hubert-general-8 yue-8
+    xcodec2 neucodec higgs-v2-8 pockettts vibevoice-mean speechtokenizer-8 wavtokenizer-unify-40 semanticodec-8192
+    snac-24k bigcodec maskgct-8 maskgct-12 flowdec-8 flowdec-10 stable-codec-1 stable-codec-4 baichuan-audio glm-4-voice
+    focalcodec-50 vocos-8 lyra-3.2 lyra-6 lyra-9.2
+    hubert-base wavlm-base-plus wav2vec2-base data2vec-audio-base whisper-base whisper-small qwen2-audio ast-audioset
+    clap-htsat-unfused dasheng-base beats-iter3-plus byol-a byol-s ced-base atst-clip atst-frame msm-mae
+"""
+
+
+def test_what_was_published_has_a_row_and_a_command_that_makes_it_ready(tmp_path, monkeypatch):
+    """On a machine that has no package, no checkout and no weights."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("EARMARK_HOME", "HF_HUB_CACHE", "EARMARK_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    shown = CliRunner().invoke(app, ["codecs"]).output
+    for name in PUBLISHED.split():
+        entry = registry.find(name)
+        assert entry.proved in ("weights", "random", "stub")
+        command = registry.status(entry).command
+        assert command, name
+        assert command in shown, name
+
+
+def test_rows_that_were_proved_with_weights_are_those_whose_weights_are_had_offline():
+    by_kind = {entry.family: entry.proved for entry in registry.catalogue().values()}
+    assert by_kind["lyra"] == by_kind["tiny"] == by_kind["opus"] == "weights"
+    fetched = [entry for entry in registry.catalogue().values() if entry.checkpoint]
+    assert {entry.proved for entry in fetched} == {"random", "stub"}
 
 
 @pytest.mark.parametrize(("name", "kbps"), BITRATES.items())

@@ -17,7 +17,12 @@ from earmark.store.store import Store
 from earmark.tests.helpers import voice, write_dataset
 
 OWN = "earmark.tests.own_codecs"
-PAIRWISE = [name for name, metric in METRICS.items() if metric.kind == "pair" and not metric.heavy]
+# what looks at sound, be it that of one clip alone, and is installed here
+HEARD = [
+    name
+    for name, metric in METRICS.items()
+    if metric.kind in ("pair", "estimate") and metric.of == "estimate" and metric.missing() is None
+]
 ASKED = {"suite": "reconstruction", "preset": "paper", "device": "cpu"}
 
 
@@ -55,9 +60,10 @@ def test_no_metric_is_ever_given_the_reference_to_compare_with_itself(dataset, s
         return [1.0]
 
     monkeypatch.setattr(clips, "compute", spy)
-    for name in PAIRWISE:
+    for name in HEARD:
         assert score(name, f"{OWN}:Half", dataset, store).n == 4
-    assert set(given) == {METRICS[name].base for name in PAIRWISE}
+    assert set(given) == {METRICS[name].base for name in HEARD}
+    assert {"visqol_audio", "dnsmos_ovrl", "speaker_similarity_resemblyzer"} & set(given)
 
 
 def test_a_signal_compared_with_itself_is_an_error(dataset, store, monkeypatch):
@@ -143,6 +149,19 @@ def test_a_metric_without_any_answer_says_so(dataset, store, monkeypatch):
     found = measure(METRICS["mse"], registry.find(f"{OWN}:Half"), dataset, store, **ASKED)
     assert (found.score.value, found.score.n, found.score.failed, found.score.no_answer) == (None, 0, 0, 4)
     assert set(found.no_answer.values()) == {"no speech"}
+
+
+def test_a_recogniser_hears_the_reconstruction_and_not_the_recording(spoken, store, monkeypatch):
+    heard = []
+
+    class Listens:
+        def transcribe(self, wav):
+            heard.append(float(np.abs(wav).max()))
+            return "x"
+
+    monkeypatch.setattr(type(METRICS["wer_pocketsphinx"].model), "load", lambda _: Listens())
+    score("wer_pocketsphinx_increase", f"{OWN}:Half", spoken, store)
+    assert heard[2:] == pytest.approx([0.5 * peak for peak in heard[:2]])  # the codec halves
 
 
 # -- what is measured on ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from earmark.codecs import calls, pretrained, registry
 from earmark.codecs.contract import Encoded, Info
 from earmark.codecs.registry import catalogue
 from earmark.contract import CHECKS, Subject, judge
+from earmark.tests import thin_contract
 from earmark.tests.batch_invariance import assert_a_batch_is_its_clips
 
 torch = pytest.importorskip("torch")
@@ -154,6 +155,12 @@ def test_latents_are_those_that_are_quantised_and_decoded(name):
     assert torch.equal(adapter.quantise(unquantized), encoded.codes)
     expected = adapter.model.quantizer(unquantized)[0]
     torch.testing.assert_close(quantized, expected, rtol=0, atol=1e-5)
+
+
+@both
+def test_it_keeps_the_contract_otherwise(name):
+    failed = thin_contract.failures(build(name), ("unquantized", "quantized"))
+    assert not failed, "\n".join(failed.values())
 
 
 @both

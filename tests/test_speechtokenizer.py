@@ -16,6 +16,7 @@ if importlib.util.find_spec("speechtokenizer") is None or importlib.util.find_sp
     pytest.skip("needs the package: pip install speechtokenizer", allow_module_level=True)
 
 from earmark.codecs.speechtokenizer import FOLDER, SpeechTokenizer, build  # noqa: E402
+from earmark.tests import thin_contract  # noqa: E402
 
 # huggingface.co/fnlp/SpeechTokenizer, speechtokenizer_hubert_avg/config.json (what the network reads of it).
 PUBLISHED = {
@@ -77,6 +78,12 @@ def test_codes_vary_and_cost_what_is_declared():
 def test_a_batch_is_its_clips_whatever_lies_beyond_them():
     adapter = SpeechTokenizer(info_of(4), "cpu", model=model_of())
     assert_a_batch_is_its_clips(adapter, noise(17000, batch=3), [8017, 16300, 100])
+
+
+def test_it_keeps_the_contract():
+    adapter = SpeechTokenizer(info_of(), "cpu", model=model_of())
+    failed = thin_contract.failures(adapter, ("unquantized", "quantized"))
+    assert not failed, "\n".join(failed.values())
 
 
 def test_fewer_codebooks_are_a_prefix():

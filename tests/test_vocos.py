@@ -17,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("vocos", reason="needs the package: pip install vocos")
 
 from earmark.codecs import vocos  # noqa: E402
+from earmark.tests import thin_contract  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("inference")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -132,6 +133,12 @@ def test_the_bandwidth_is_that_of_the_codes_that_are_there():
 def test_a_batch_is_its_clips_whatever_lies_beyond_them():
     adapter = vocos.Vocos(info_of(8), "cpu", model=encodec(), vocoder=vocoder())
     assert_a_batch_is_its_clips(adapter, noise(9000, batch=3), [4000, 7777, 100])
+
+
+def test_it_keeps_the_contract():
+    adapter = vocos.Vocos(info_of(), "cpu", model=encodec(), vocoder=vocoder())
+    failed = thin_contract.failures(adapter, ("unquantized", "quantized"))
+    assert not failed, "\n".join(failed.values())
 
 
 def test_quantized_latents_are_what_is_decoded():
