@@ -2,20 +2,21 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from earmark.codecs import registry
 from earmark.data import cards
-from earmark.data.schema import Task
+from earmark.data.schema import HeldOut, Task
 from earmark.metrics import METRICS
 from earmark.probes import protocol
 from earmark.scoring import measure, metric_variants, probes
 from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
 from earmark.scoring.probes import features, frames_of, labelled, means_of, read_out
-from earmark.scoring.readings import compared, readings
+from earmark.scoring.readings import compared, confusions, readings
 from earmark.store.store import Store
 from earmark.tests.helpers import read_rows, write_dataset, write_manifest
 
@@ -115,6 +116,28 @@ def test_every_protocol_is_in_the_names_of_scores():
 def test_the_published_way_of_choosing_is_flagged(tones, store):
     found = by_metric("logmel", tones, "classification", "xares-as-published", store)["accuracy"].found
     assert any("optimistic" in note for note in found.notes)
+
+
+def test_where_clips_validate_nothing_was_published_that_chooses_on_the_test_clips(tones, store):
+    sided = [replace(clip, fields=clip.fields | {"split": ["train", "valid", "test"][at % 3]})
+             for at, clip in enumerate(tones.clips)]  # fmt: skip
+    card = tones.card.model_copy(update={"held_out": HeldOut(column="split")})
+    split = cards._dataset(card, sided, None)
+    assert by_metric("logmel", split, "classification", "xares-knn", store)
+    assert not by_metric("logmel", split, "classification", "xares-as-published", store)
+
+
+def test_what_was_taken_for_what_is_of_the_last_latents(tones, store, monkeypatch):
+    """Nothing is read or predicted a second time for it."""
+    entry = registry.find("tiny-2")
+    found = [*readings(entry, tones, "classification", "xares-knn", store)]
+    monkeypatch.setattr(probes, "features", None)
+    (confusion,) = confusions(found)
+    last = found[-1].read
+    assert (found[-1].variant, confusion.task) == ("tone_xares-knn_codebook0", "tone")
+    assert confusion.names == ("tone0", "tone1", "tone2", "tone3")
+    right = [last.said[0, last.of.targets().values == name].argmax(1) == name for name in range(4)]
+    np.testing.assert_allclose(np.diag(confusion.shares), [of.mean() for of in right])
 
 
 def test_what_was_trained_is_read_again_unless_a_label_changed(tones, store, monkeypatch):
