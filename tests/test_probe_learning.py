@@ -201,6 +201,23 @@ def test_labels_of_test_clips_change_nothing(name, kind):
         assert np.isnan(before.said).all((0, 2)).nonzero()[0].tolist() == sorted({*range(40)} - {*fold.test.tolist()})
 
 
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [("earmark", "valid"), ("xares", "valid"), ("audiocodecbench", "valid"), ("xares-as-published", "test")],
+)
+def test_by_which_clips_rate_and_epoch_are_chosen(name, by):
+    """Where the labels of these are all wrong, what has learned least is best; else what has learned most."""
+    rng = np.random.default_rng(4)
+    recipe = without_dropout(small(name))
+    recipe = recipe if len(recipe.rates) > 1 else recipe.model_copy(update={"rates": (0.02,)})
+    aims, fold = labels_of("classification", 80, rng), five_folds(80)[0]
+    features = telling(recipe, aims, rng)
+    told = learn(recipe, aims, features, [fold], RATE).facts
+    misled = learn(recipe, poisoned(aims, getattr(fold, by), rng), features, [fold], RATE).facts
+    key = "rates" if len(recipe.rates) > 1 else "epochs"
+    assert np.mean(told[key]) > np.mean(misled[key])
+
+
 # -- controls ---------------------------------------------------------------------------------------------------------
 
 COUNT = 300

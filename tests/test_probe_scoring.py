@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from earmark.codecs import registry
+from earmark.codecs import calls, registry
 from earmark.data import cards
 from earmark.data.schema import HeldOut, Task
 from earmark.metrics import METRICS
@@ -17,6 +17,7 @@ from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
 from earmark.scoring.probes import features, frames_of, labelled, means_of, read_out
 from earmark.scoring.readings import compared, confusions, readings
+from earmark.store.jobs import latents_job
 from earmark.store.store import Store
 from earmark.tests.helpers import read_rows, write_dataset, write_manifest
 
@@ -66,6 +67,19 @@ def test_means_are_of_the_own_frames_of_each_clip(tones, store):
         latents = frames.arrays["latents"].astype(np.float64)
         assert latents.shape[1] == frames.facts["frames"]
         np.testing.assert_allclose(mean.arrays["mean"], latents.mean(1), rtol=1e-6)
+
+
+def test_means_keep_no_frames_and_are_made_of_those_that_are_kept(tones, store, monkeypatch):
+    entry = registry.find("tiny-2")
+    kept = [store.folder(latents_job(entry, kind)) for kind in ("unquantized", "quantized")]
+    list(means_of(entry, "unquantized", tones.clips, store))
+    assert not kept[0].exists()
+    frames = list(frames_of(entry, "quantized", tones.clips, store))
+    assert kept[1].exists()
+    monkeypatch.setattr(calls, "latents", None)  # would be an error
+    made = list(means_of(entry, "quantized", tones.clips, store))
+    assert [mean.facts["frames"] for mean in made] == [clip.arrays["latents"].shape[1] for clip in frames]
+    assert len(list(means_of(entry, "unquantized", tones.clips, store))) == 40
 
 
 def test_scores_say_what_stands_beside_them(tones, store):
