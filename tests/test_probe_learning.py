@@ -316,6 +316,17 @@ def test_a_longer_clip_beside_them_changes_nothing_for_the_others(name, kind):
         np.testing.assert_allclose(before.said[:, kept], after.said[:, kept], atol=1e-5)
 
 
+def test_no_event_is_found_beyond_the_end_of_a_clip():
+    """What is always on would be on in the padding too, had it frames."""
+    rng = np.random.default_rng(9)
+    recipe, always = small("earmark", "events"), [{"label": "0", "onset_s": 0.0, "offset_s": 9.0}]
+    features, fold = features_of(recipe, 20, rng), five_folds(20)[0]
+    aims = Targets("events", ("0",), np.zeros(0), (always,) * 20)
+    found = learn(recipe, aims, features, [fold], RATE).events[0]
+    ends = [[event["offset_s"] for event in found[clip]][-1] for clip in fold.test]
+    assert ends == pytest.approx([features[clip].shape[1] / RATE for clip in fold.test])
+
+
 def test_several_rates_need_validation_clips():
     recipe = Recipe(learner="linear", rates=(0.1, 0.2), select="last")
     rng = np.random.default_rng(0)

@@ -173,6 +173,13 @@ def test_words_that_training_lacks_are_unknown():
     assert [numbers.tolist() for numbers in words.read(["a cat barks", "!"])] == [[1, 0, 2], [0]]
 
 
+def test_the_same_words_are_read_alike():
+    """By the normal form in which captions are compared: `test_the_same_words_belong_to_both_clips`."""
+    words = Words(["A dog’s bark; a ﬁre."])
+    one, other = words.read(["a dog's bark: a fire", "A DOG’S BARK, A FIRE!"])
+    assert one.tolist() == other.tolist() == [1, 3, 2, 1, 4]
+
+
 @pytest.fixture(scope="module")
 def bert():
     """A BERT of one layer with random weights, and a tokenizer of whole words."""
