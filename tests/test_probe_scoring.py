@@ -207,6 +207,9 @@ def test_chance_by_hand(tones):
     found = chance(items)
     assert found["accuracy"].value == 0.25
     assert found["macro_f1"].value == pytest.approx(0.4 / 4)  # of one class 2 .25 / (1 + .25), of three 0
+    sides = ["test" if at % 4 == 0 or at in (1, 5) else "train" for at in range(39)]
+    some = replace(items.of([True] * 39 + [False]), sides=tuple(sides))
+    assert chance(some)["accuracy"].value == pytest.approx(10 / 12)  # of the tested clips, not of those learned from
     drawn = chance(labelled(tones, tones.card.tasks[3]))
     assert drawn["roc_auc"].value == pytest.approx(0.5, abs=0.02)
     assert 0.25 < drawn["mean_ap"].value < 0.4
