@@ -8,7 +8,7 @@ import pytest
 from earmark.codecs import registry
 from earmark.data import cards
 from earmark.data.schema import Task
-from earmark.metrics.content import word_errors
+from earmark.metrics.content import character_errors
 from earmark.probes import recognition
 from earmark.probes.protocol import Recipe
 from earmark.probes.recognition import Heard
@@ -73,13 +73,18 @@ def test_every_clip_with_words_is_heard_once(reading, store):
     assert any("without listening" in note for note in score.notes)
 
 
-def test_the_rate_is_all_errors_over_all_words(reading, store):
+def test_the_rate_is_all_errors_over_all_that_was_said(reading, store):
+    """A longer text counts for more; with words that nobody said a rate is above 1, and its inverse 0."""
     found = heard_in("logmel", "unquantized", reading, store)
     spoken = dict(zip([clip.id for clip in found.labelled.clips], found.labelled.labels, strict=True))
-    counted = [word_errors(spoken[clip], text, str) for clip, (text,) in found.heard.items()]
+    some = replace(found, heard={clip: [spoken[clip] if len(spoken[clip]) > 6 else "ab"] for clip in found.heard})
+    counted = [character_errors(spoken[clip], text, str) for clip, (text,) in some.heard.items()]
     rate = sum(errors for errors, _ in counted) / sum(count for _, count in counted)
-    assert found.found("wer", "ctc").value == pytest.approx(rate)
-    assert found.found("iwer", "ctc").value == pytest.approx(max(0, 1 - rate))
+    assert some.found("cer", "ctc").value == pytest.approx(rate)
+    assert rate < np.mean([errors / count for errors, count in counted]) - 0.02
+    assert some.found("iwer", "ctc").value == pytest.approx(1 - some.found("wer", "ctc").value)
+    wrong = replace(found, heard={clip: ["one two three four five"] for clip in found.heard})  # of two words
+    assert (wrong.found("wer", "ctc").value, wrong.found("iwer", "ctc").value) == (2.5, 0)
 
 
 def test_no_speaker_is_on_two_sides(reading):
