@@ -254,6 +254,22 @@ def test_recalls_are_kept(reading, store, monkeypatch):
     assert [(r.metric, r.variant, r.found.value) for r in probe_retrieval.recalls(*asked)] == first
 
 
+def test_each_fold_is_asked_with_each_seed(reading, store, monkeypatch):
+    from earmark.probes import towers
+
+    real, asked = towers.retrieve, []
+
+    def retrieve(recipe, captioned, fold, seed, *rest):
+        asked.append((tuple(fold.test.tolist()), seed))
+        return real(recipe.model_copy(update={"epochs": 1, "rates": (0.001,)}), captioned, fold, seed, *rest)
+
+    monkeypatch.setattr(towers, "retrieve", retrieve)
+    found = [*probe_retrieval.recalls(registry.find("random-latents"), reading, "earmark", "paper", store)]
+    folds = [tuple(range(at, at + 4)) for at in (0, 4, 8)]
+    assert set(asked) == {(fold, seed) for fold in folds for seed in (0, 1, 2)}
+    assert all(0 <= value <= 1 for reading in found for value in reading.found.values.values())
+
+
 def test_aggregates_take_inverted_wer_and_the_recall_of_both_ways():
     from types import SimpleNamespace
 
