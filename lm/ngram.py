@@ -77,7 +77,7 @@ def losses(
     """Nats and tokens, float64 [D, K], of D documents as a trigram model of the others predicts them."""
     nats, counts = (np.zeros((len(validation), len(codebook_sizes))) for _ in range(2))
     for k, entries in enumerate(codebook_sizes):
-        beat(f"counting n-grams, codebook {k + 1}")
+        beat(f"counting n-grams, codebook {k}")
         asked = _tokens(validation, k, entries)
         probability = fit(_tokens(training, k, entries), entries).probability(asked)
         nats[:, k] = np.bincount(asked.document, -np.log(probability), len(validation))

@@ -30,6 +30,7 @@ What a name may go on with:
 | `_native` | at the codec's own sample rate, for codecs of 32 kHz and more, beside the papers' rate |
 | `_original` | of the recording itself: what the metric makes of it before any codec |
 | `_increase` | the reconstruction's value minus the recording's: what the codec did |
+| `_codebook_0` | of one codebook, counted from 0 as in `codes[:, 0]`; AudioCodecBench prints perplexities from 1 |
 | a model, as in `wer_whisper_base` | the model it was measured with; scores of two models never share a column |
 """
 HEADER = ("| metric | unit | best | for | meaning | source |", "|---|---|---|---|---|---|")

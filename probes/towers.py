@@ -10,7 +10,6 @@ any length and its retrieval by cosine: here both are by cosine. Two captions of
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,19 +74,15 @@ class Words:
     text_dim = 256
 
     def __init__(self, captions: Sequence[str]) -> None:
-        known = sorted({word for caption in captions for word in _words(caption)})
+        known = sorted({word for caption in captions for word in plain(caption).split()})
         self.number = {word: at + 1 for at, word in enumerate(known)}
 
     def __len__(self) -> int:
         return len(self.number) + 1
 
     def read(self, captions: Sequence[str]) -> list[np.ndarray]:
-        numbers = ([self.number.get(word, UNKNOWN) for word in _words(caption)] for caption in captions)
+        numbers = ([self.number.get(word, UNKNOWN) for word in plain(caption).split()] for caption in captions)
         return [np.array(of or [UNKNOWN], dtype=np.int64) for of in numbers]
-
-
-def _words(caption: str) -> list[str]:
-    return re.findall(r"\w+", caption.casefold())
 
 
 class FrozenText:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OVER_BITRATE = ("pesq_wb", "estoi", "visqol_audio", "mel_distance_7scale")
 PERPLEXITY = "perplexity_overall"
+ESTIMATE = "ngram_perplexity_overall"  # of the same in seconds: does it say the same?
 CONTROL = "control"  # the family of those whose answers are known: no codecs, so neither a curve nor a point among them
 KINDS = ("quantized", "unquantized")  # of latents, the first that a codec has
 
@@ -79,9 +80,15 @@ def _probes(scores: Sequence[Score], protocol: str, domains: Mapping[str, str]) 
     table = aggregate.by_domain(
         found, {dataset: domains.get(dataset, "general") for dataset in {s.dataset for s in scores}}
     )
-    averages = ", ".join(f"{codec} {parts[aggregate.OVERALL]:.3f}" for codec, parts in table.items())
+    averages = "; ".join(f"{codec} {_of_domains(parts)}" for codec, parts in table.items())
     caption = f"Probes, protocol {protocol}. Average weighted by test clips, of the tasks that all have: {averages}."
     return caption, plots.radar(lines, f"probes, {protocol}")
+
+
+def _of_domains(averages: Mapping[str, float]) -> str:
+    """The overall average, and those of the domains where there are several."""
+    domains = [f"{name} {value:.3f}" for name, value in averages.items() if name != aggregate.OVERALL]
+    return f"{averages[aggregate.OVERALL]:.3f}" + (f" ({', '.join(domains)})" if len(domains) > 1 else "")
 
 
 def _words_and_voice(scores: Sequence[Score], dataset: str) -> tuple[str, Figure] | None:
@@ -121,16 +128,16 @@ def perplexity_table(
     found = {
         metric: correlation(base, _values(scores, dataset, metric), negate_y=is_higher, families=families)
         for metric, is_higher in higher.items()
-        if metric != PERPLEXITY and "perplexity" not in metric
+        if metric == ESTIMATE or "perplexity" not in metric
     }
     return {metric: each for metric, each in found.items() if each is not None}
 
 
 def _with_perplexity(scores: Sequence[Score], dataset: str, families: Mapping[str, str]) -> list[tuple[str, Figure]]:
-    """Scatter plots of the headline metrics against perplexity, where four codecs or more have both."""
+    """Scatter plots of the headlines, and of the n-grams' estimate, against perplexity, of four codecs or more."""
     base, drawn = _values(scores, dataset, PERPLEXITY), []
     for metric, found in perplexity_table(scores, dataset, families).items():
-        if is_headline(metric):
+        if is_headline(metric) or metric == ESTIMATE:
             other = _values(scores, dataset, metric)
             points = {codec: (base[codec], other[codec], 1.0) for codec in base if codec in other}
             caption = f"{metric} against perplexity on {dataset}: {found}."

@@ -122,7 +122,7 @@ def _predicted(
 
 def _not_asked(tokens: Tokens, asked: Sequence[int]) -> list[str]:
     """Of codebooks that are trained on, those without a token to predict: what is not asked has no perplexity."""
-    lost = [f"codebook_{book + 1}" for k, book in enumerate(tokens.codebooks) if k not in asked]
+    lost = [f"codebook_{book}" for k, book in enumerate(tokens.codebooks) if k not in asked]
     return [f"no token of {', '.join(lost)} is held out: left out"] if lost else []
 
 
@@ -186,7 +186,7 @@ def found(predicted: Predicted, entry: Entry) -> dict[tuple[str, str], Found]:
     losses, scores = predicted.losses, {}
     for name, normalised in (("perplexity", True), ("perplexity_raw", False)):
         books = enumerate(predicted.tokens.codebooks)
-        of = {f"codebook_{book + 1}": losses.codebook(k, normalised) for k, book in books}
+        of = {f"codebook_{book}": losses.codebook(k, normalised) for k, book in books}
         of["overall"] = losses.overall(normalised)
         for variant, (logs, weights) in of.items():
             scores[name, variant] = _found(predicted, logs, weights, math.exp)

@@ -1,7 +1,8 @@
 """Probes joined to the store: the latents and labels of a dataset in, what a probe found out.
 
-Frames are made once (`latents_job`) and read from the store; a probe of means reads each clip's mean, which is kept.
-What a protocol predicts is kept too (`Store.whole`), by all that it depends on.
+Frames are made once (`latents_job`) and read from the store. Where only probes of means ask for a clip, its mean alone
+is kept: frames may be a thousand times as much. What a protocol predicts is kept too (`Store.whole`), by all that it
+depends on.
 """
 
 from __future__ import annotations
@@ -90,15 +91,14 @@ def frames_of(entry: Entry, kind: str, clips: Sequence[Clip], store: Store) -> I
 
 def means_of(entry: Entry, kind: str, clips: Sequence[Clip], store: Store) -> Iterator[Outcome]:
     """Of each clip its array `mean` float32 [D], over its own frames, or its error."""
-    job = Job("earmark.scoring.probes:means", entry, detail=kind, model=False)
-    if store.missing(job, clips):
-        store.ensure(latents_job(entry, kind), clips)
-    return store.outcomes(job, clips)
+    return store.outcomes(Job("earmark.scoring.probes:means", entry, detail=kind), clips)
 
 
 def means(store: Store, job: Job, clips: Sequence[Clip]) -> list[Outcome]:
-    """The maker of the means: each clip's frames are read, averaged and let go."""
-    return [_mean(outcome) for outcome in store.outcomes(latents_job(job.entry, job.detail, job.seed), clips)]
+    """The maker of the means: each clip's frames are read where they are stored, else made; averaged and let go."""
+    frames = latents_job(job.entry, job.detail, job.seed)
+    made = frames.make(store, clips) if store.missing(frames, clips) else store.outcomes(frames, clips)
+    return [_mean(outcome) for outcome in made]
 
 
 def _mean(outcome: Outcome) -> Outcome:

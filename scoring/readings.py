@@ -6,7 +6,7 @@ The name of a score has task, protocol and kind of latents in it: accuracy_speak
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,30 +29,40 @@ BASELINE = "logmel"  # the encoder that a learned one must beat
 
 @dataclass(frozen=True)
 class Reading:
-    """One score to record: `scores(metric, codec, dataset, found=found, variant=variant, protocol=protocol)`."""
+    """One score to record: `scores(metric, codec, dataset, found=found, variant=variant, protocol=protocol)`; and what
+    it was made of, where a probe predicts.
+    """
 
     metric: str
     variant: str
     protocol: str
     found: Found
+    read: Read | None = None
 
 
 def readings(entry: Entry, dataset: Dataset, task_kind: str, protocol: str, store: Store) -> Iterator[Reading]:
-    """Every score of a protocol for the tasks of a kind: by task, by kind of latents, by metric."""
+    """Every score of a protocol for the tasks of a kind: by task, by kind of latents, by metric.
+
+    None of a protocol that chooses on the test clips where others validate: nobody has published it so.
+    """
+    recipe = protocols.load(protocol).recipes[task_kind]
     title = f"{protocols.load(protocol).title}, version {protocols.load(protocol).version}"
     for task in dataset.card.tasks:
         if task.kind != task_kind:
             continue
         items = labelled(dataset, task)
+        if recipe.select == "test" and "valid" in items.sides:
+            continue
         unheard = chance(items, **_of_events(items, protocol))
         is_baseline = entry.name == BASELINE
-        beside = {} if is_baseline else _measured(registry.find(BASELINE), "unquantized", items, protocol, store)
+        beside = {} if is_baseline else _measured(registry.find(BASELINE), "unquantized", items, protocol, store)[0]
         for kind in entry.info.latent_kinds:
-            for metric, value in _measured(entry, kind, items, protocol, store).items():
+            measured, read = _measured(entry, kind, items, protocol, store)
+            for metric, value in measured.items():
                 others = {"without listening": unheard[metric], "log-mel": beside.get(metric)}
                 notes = [*value.notes, *_flag(protocol), *compared(metric, value, others)]
                 variant = f"{task.name}_{protocol}_{kind.replace(':', '')}"
-                yield Reading(metric, variant, title, replace(value, notes=notes))
+                yield Reading(metric, variant, title, replace(value, notes=notes), read)
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,11 @@ class Confusion:
     shares: np.ndarray
 
 
-def confusions(entry: Entry, dataset: Dataset, protocol: str, store: Store) -> Iterator[Confusion]:
+def confusions(found: Iterable[Reading]) -> list[Confusion]:
     """Of each classification task what was taken for what, by the last kind of latents; the mean of the seeds."""
-    for task in dataset.card.tasks:
-        if task.kind == "classification":
-            read = read_out(entry, entry.info.latent_kinds[-1], labelled(dataset, task), protocol, store)
-            aims = read.of.targets()
-            yield Confusion(task.name, aims.names, confused(aims.values, read.said))
+    last = {reading.read.of.task: reading.read for reading in found if reading.read is not None}
+    aims = {task: read.of.targets() for task, read in last.items()}
+    return [Confusion(task.name, aims[task].names, confused(aims[task].values, last[task].said)) for task in last]
 
 
 def confused(classes: np.ndarray, said: np.ndarray) -> np.ndarray:
@@ -119,14 +127,16 @@ def compared(metric: str, value: Found, beside: Mapping[str, Found | None]) -> l
     return notes
 
 
-def _measured(entry: Entry, kind: str, items: Labelled, protocol: str, store: Store) -> dict[str, Found]:
-    """The metrics of a task, by name."""
+def _measured(
+    entry: Entry, kind: str, items: Labelled, protocol: str, store: Store
+) -> tuple[dict[str, Found], Read | None]:
+    """The metrics of a task, by name, and what they are made of."""
     if items.task.kind == "verification":
-        return {"eer": verified(entry, kind, items, store)}
+        return {"eer": verified(entry, kind, items, store)}, None
     read = read_out(entry, kind, items, protocol, store)
     if items.task.kind == "events":
-        return {"segment_f1": _of_counts(read, _of_events(items, protocol)["average"])}
-    return _of_predictions(read)
+        return {"segment_f1": _of_counts(read, _of_events(items, protocol)["average"])}, read
+    return _of_predictions(read), read
 
 
 def _of_predictions(read: Read) -> dict[str, Found]:

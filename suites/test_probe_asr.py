@@ -74,6 +74,12 @@ def test_words_in_tokens_audiocodecbench(heard, gate):
 
 
 @PAPER
+def test_words_in_latents_audiocodecbench(heard, gate):
+    """Error rates of AudioCodecBench's Conformer on latents, as it has them of HuBERT."""
+    gate(*heard("audiocodecbench"))
+
+
+@PAPER
 def test_words_in_latents_codecbench(heard, gate):
     """Error rates as CodecBench measures them: two recurrent layers on latents, characters, CTC."""
     gate(*heard("codecbench"))

@@ -13,12 +13,12 @@ from earmark.scoring.readings import confusions, readings
 pytestmark = [pytest.mark.suite("probe", needs="embed"), pytest.mark.task("classification")]
 
 MOST_CLASSES = 16  # in a picture that can be read
-PROTOCOLS = [
+PROTOCOLS = [  # of frames first: means are made of those that are stored
+    pytest.param("audiocodecbench", marks=pytest.mark.preset("paper")),
     "earmark",
     "xares",
     "xares-knn",
     "codecbench",
-    pytest.param("audiocodecbench", marks=pytest.mark.preset("paper")),
     pytest.param("xares-as-published", marks=pytest.mark.preset("paper")),
 ]
 
@@ -27,7 +27,9 @@ PROTOCOLS = [
 def test_class(codec, training_set, protocol, store, scores, gate):
     """Accuracy and macro F1 of the held-out clips (higher is better)."""
     found = [*readings(codec, training_set, "classification", protocol, store)]
-    for found_of in confusions(codec, training_set, protocol, store):
+    if not found:
+        pytest.skip(f"{training_set.name} has clips to validate by, and X-ARES took them: see the protocol xares")
+    for found_of in confusions(found):
         if len(found_of.names) <= MOST_CLASSES:
             title = f"{found_of.task}: what was taken for what"
             picture = heat_map(found_of.shares, title, "taken for", "is", found_of.names)

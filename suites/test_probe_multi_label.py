@@ -10,10 +10,10 @@ from earmark.scoring.readings import readings
 
 pytestmark = [pytest.mark.suite("probe", needs="embed"), pytest.mark.task("multi_label")]
 
-PROTOCOLS = [
+PROTOCOLS = [  # of frames first: means are made of those that are stored
+    pytest.param("audiocodecbench", marks=pytest.mark.preset("paper")),
     "earmark",
     "xares",
-    pytest.param("audiocodecbench", marks=pytest.mark.preset("paper")),
 ]
 
 

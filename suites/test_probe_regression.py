@@ -9,9 +9,9 @@ from earmark.scoring.readings import readings
 
 pytestmark = [pytest.mark.suite("probe", needs="embed"), pytest.mark.task("regression")]
 
-PROTOCOLS = [
-    "earmark",
+PROTOCOLS = [  # of frames first: means are made of those that are stored
     pytest.param("audiocodecbench", marks=pytest.mark.preset("paper")),
+    "earmark",
 ]
 
 

@@ -245,6 +245,29 @@ class Frames:
         return (encoded.codes.clamp(min=0).float().mean(1, keepdim=True) / 255 * 0.95).repeat_interleave(160, dim=2)
 
 
+class Settles(Frames):
+    """The level of each half of a frame is a token: the first comes back as it was, the second at half the level.
+
+    So codebook 0 is at rest from the first round on, codebook 1 is silent before the tenth, and no frame sees another.
+    """
+
+    info = Info(name="settles", sample_rate=16000, frame_rate=100, codebook_sizes=(64, 64), domains=("speech", "music"))
+
+    def fingerprint(self):
+        return "settles"
+
+    def encode(self, wav, lengths, seed):
+        frames = lengths // 160
+        levels = wav[:, 0, : int(frames.max()) * 160].unflatten(1, (-1, 2, 80)).abs().mean(3).mT
+        codes = (levels * 256).round().clamp(max=63).long()
+        beyond = torch.arange(codes.shape[2])[None, None] >= frames[:, None, None]
+        return Encoded(codes.masked_fill(beyond, -1), frames)
+
+    def decode(self, encoded, seed):
+        levels = encoded.codes.clamp(min=0) / 256 * torch.tensor([[[1.0], [0.5]]])
+        return levels.mT.flatten(1)[:, None].repeat_interleave(80, dim=2)
+
+
 class Remembers:
     """Gives back the clean sound that it was told, whatever it gets: the perfect denoiser."""
 

@@ -261,7 +261,29 @@ def test_what_goes_with_perplexity_is_oriented():
     assert found["pesq_wb"].r > 0.9
     assert found["wer_x"].r == pytest.approx(1)
     assert (found["pesq_wb"].n, found["pesq_wb"].families) == (4, 4)
+    assert not [name for name in found if "perplexity" in name]
     assert perplexity_table(rated()[0], "libritts_test_other", rated()[1])["pesq_wb"].families == 2
+
+
+def test_the_estimate_by_n_grams_is_drawn_against_perplexity():
+    """Of all perplexities it alone: the others are parts of the same."""
+    scores, families = rated()
+    measured = [one for one in scores if one.metric == "perplexity_overall"]
+    for name in ("ngram_perplexity_overall", "perplexity_codebook_0"):
+        scores += [score(one.codec, one.value**2, metric=name, higher=False) for one in measured]
+    captions = [caption for caption, _ in pictures(scores, families, {}) if "perplexity" in caption.partition(" ")[0]]
+    assert [caption.partition(":")[0] for caption in captions] == [
+        "ngram_perplexity_overall against perplexity on libritts_test_other"
+    ]
+    assert "rho 1.00" in captions[0]
+
+
+def test_averages_of_several_domains_stand_beside_the_overall_one():
+    scores = [
+        score("tiny-2", 0.1 * at, metric=f"accuracy_a{at}_earmark_quantized", dataset=f"d{at % 2}") for at in range(4)
+    ]
+    ((caption, _),) = pictures(scores, {}, {"d0": "speech", "d1": "music"})
+    assert caption.endswith("tiny-2 0.150 (speech 0.100, music 0.200).")
 
 
 def test_probes_are_drawn_around_a_circle_with_their_weighted_average():

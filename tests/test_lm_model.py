@@ -87,8 +87,9 @@ def test_one_step_equals_a_hand_built_reference(tmp_path):
     run.step(packed, 0)
     rate = protocol.rate_at(0)
     for name, after in run.bare.named_parameters():
-        # AdamW by hand at its first step: m / (1 - b1) = g and v / (1 - b2) = g^2
+        # AdamW by hand at its first step: m / (1 - b1) = g and v / (1 - b2) = g^2, whatever the size of g
         gradient = gradients[name]
+        np.testing.assert_allclose(after.grad, gradient, rtol=1e-3, atol=1e-6, err_msg=name)
         moved = before[name] * (1 - rate * protocol.weight_decay) - rate * gradient / (gradient.abs() + protocol.eps)
         np.testing.assert_allclose(after.detach(), moved.detach(), atol=2e-2 * rate, err_msg=name)
     batch, _ = batch_of(tmp_path / "again", items, (11, 7))
@@ -168,6 +169,20 @@ def test_nothing_is_predicted_from_itself_or_from_what_comes_after(tmp_path, ord
     for of_one, of_two in zip(one, two, strict=True):
         np.testing.assert_array_equal(of_one[:, : place + 1], of_two[:, : place + 1])
         assert not torch.allclose(of_one[:, place + 1], of_two[:, place + 1])
+
+
+def test_nothing_is_learned_from_what_is_held_out(tmp_path):
+    """Whatever its tokens are, the weights that training ends with are the same, and so are those that it starts at."""
+    from earmark.lm.training import train
+
+    items, ends = documents([20] * 8, sizes=(11, 7)), []
+    other = [item._replace(codes=item.codes * 0 + 3) if d > 5 else item for d, item in enumerate(items)]
+    for name, told in (("a", items), ("b", other)):
+        corpus = packing.write(tmp_path / name, told, (11, 7), "parallel")
+        done = train(corpus, [0, 1, 2, 3, 4, 5], [6, 7], small(steps=3, validate_every=1))
+        ends.append((done.model.state_dict(), done.curve.validation))
+    assert all(torch.equal(value, ends[1][0][name]) for name, value in ends[0][0].items())
+    assert ends[0][1] != ends[1][1]
 
 
 # -- controls with a known answer -------------------------------------------------------------------------------------

@@ -106,6 +106,17 @@ def test_no_word_of_a_test_clip_is_looked_at():
     assert recognise(quick, Speech(frames, texts), TRAINED) == recognise(quick, Speech(frames, other), TRAINED)
 
 
+def test_no_frame_of_a_test_clip_is_looked_at_before_it_is_heard():
+    """What is learned from is scaled by itself: the untrained probe is the same, whatever is to be heard."""
+    texts = sentences()
+    frames, scaled = spoken(texts), CTC.model_copy(update={"standardise": True})
+    louder = [100 * of if clip >= 16 else of for clip, of in enumerate(frames)]
+    one, other = (
+        CtcLearner(scaled, Speech(of, texts), TRAINED, 0, "cpu").model.state_dict() for of in (frames, louder)
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 def test_the_seed_decides():
     texts = sentences()
     quick = CTC.model_copy(update={"steps": 40})

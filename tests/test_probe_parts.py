@@ -19,6 +19,7 @@ from earmark.probes.protocol import ProtocolError, Recipe
 from earmark.probes.segments import padded, segments
 from earmark.probes.targets import TargetError, targets
 from earmark.probes.verification import MOST_PAIRS, cosines, equal_error_rate, trials
+from earmark.reports.published import figures
 
 # -- protocols --------------------------------------------------------------------------------------------------------
 
@@ -60,6 +61,16 @@ def test_only_the_published_way_looks_at_the_test_clips_and_says_so():
         looks = any(of.select == "test" for of in found.recipes.values())
         assert looks == (name == "xares-as-published")
         assert bool(found.flag) == looks
+
+
+def test_as_published_differs_by_the_clips_that_choose_alone():
+    """All else is as in `xares`, for each dataset of which such a figure is printed."""
+    published, ours = protocol.load("xares-as-published").recipes, protocol.load("xares").recipes
+    named = {figure.dataset for figure in figures() if "_xares-as-published_" in figure.metric}
+    assert {"esc50", "libricount", "vocal_imitation", "desed"} < named
+    for kind, of in published.items():
+        for name in named:
+            assert of.for_set(name).model_copy(update={"select": ours[kind].select}) == ours[kind].for_set(name), name
 
 
 def test_what_differs_for_a_dataset_is_under_the_name_of_its_card():

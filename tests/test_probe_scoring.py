@@ -2,20 +2,22 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from earmark.codecs import registry
+from earmark.codecs import calls, registry
 from earmark.data import cards
-from earmark.data.schema import Task
+from earmark.data.schema import HeldOut, Task
 from earmark.metrics import METRICS
 from earmark.probes import protocol
 from earmark.scoring import measure, metric_variants, probes
 from earmark.scoring.chance import chance
 from earmark.scoring.found import Found
 from earmark.scoring.probes import features, frames_of, labelled, means_of, read_out
-from earmark.scoring.readings import compared, readings
+from earmark.scoring.readings import compared, confusions, readings
+from earmark.store.jobs import latents_job
 from earmark.store.store import Store
 from earmark.tests.helpers import read_rows, write_dataset, write_manifest
 
@@ -67,6 +69,19 @@ def test_means_are_of_the_own_frames_of_each_clip(tones, store):
         np.testing.assert_allclose(mean.arrays["mean"], latents.mean(1), rtol=1e-6)
 
 
+def test_means_keep_no_frames_and_are_made_of_those_that_are_kept(tones, store, monkeypatch):
+    entry = registry.find("tiny-2")
+    kept = [store.folder(latents_job(entry, kind)) for kind in ("unquantized", "quantized")]
+    list(means_of(entry, "unquantized", tones.clips, store))
+    assert not kept[0].exists()
+    frames = list(frames_of(entry, "quantized", tones.clips, store))
+    assert kept[1].exists()
+    monkeypatch.setattr(calls, "latents", None)  # would be an error
+    made = list(means_of(entry, "quantized", tones.clips, store))
+    assert [mean.facts["frames"] for mean in made] == [clip.arrays["latents"].shape[1] for clip in frames]
+    assert len(list(means_of(entry, "unquantized", tones.clips, store))) == 40
+
+
 def test_scores_say_what_stands_beside_them(tones, store):
     found = by_metric("logmel", tones, "classification", "earmark", store)
     assert set(found) == {"accuracy", "macro_f1"}
@@ -115,6 +130,28 @@ def test_every_protocol_is_in_the_names_of_scores():
 def test_the_published_way_of_choosing_is_flagged(tones, store):
     found = by_metric("logmel", tones, "classification", "xares-as-published", store)["accuracy"].found
     assert any("optimistic" in note for note in found.notes)
+
+
+def test_where_clips_validate_nothing_was_published_that_chooses_on_the_test_clips(tones, store):
+    sided = [replace(clip, fields=clip.fields | {"split": ["train", "valid", "test"][at % 3]})
+             for at, clip in enumerate(tones.clips)]  # fmt: skip
+    card = tones.card.model_copy(update={"held_out": HeldOut(column="split")})
+    split = cards._dataset(card, sided, None)
+    assert by_metric("logmel", split, "classification", "xares-knn", store)
+    assert not by_metric("logmel", split, "classification", "xares-as-published", store)
+
+
+def test_what_was_taken_for_what_is_of_the_last_latents(tones, store, monkeypatch):
+    """Nothing is read or predicted a second time for it."""
+    entry = registry.find("tiny-2")
+    found = [*readings(entry, tones, "classification", "xares-knn", store)]
+    monkeypatch.setattr(probes, "features", None)
+    (confusion,) = confusions(found)
+    last = found[-1].read
+    assert (found[-1].variant, confusion.task) == ("tone_xares-knn_codebook0", "tone")
+    assert confusion.names == ("tone0", "tone1", "tone2", "tone3")
+    right = [last.said[0, last.of.targets().values == name].argmax(1) == name for name in range(4)]
+    np.testing.assert_allclose(np.diag(confusion.shares), [of.mean() for of in right])
 
 
 def test_what_was_trained_is_read_again_unless_a_label_changed(tones, store, monkeypatch):
@@ -170,6 +207,9 @@ def test_chance_by_hand(tones):
     found = chance(items)
     assert found["accuracy"].value == 0.25
     assert found["macro_f1"].value == pytest.approx(0.4 / 4)  # of one class 2 .25 / (1 + .25), of three 0
+    sides = ["test" if at % 4 == 0 or at in (1, 5) else "train" for at in range(39)]
+    some = replace(items.of([True] * 39 + [False]), sides=tuple(sides))
+    assert chance(some)["accuracy"].value == pytest.approx(10 / 12)  # of the tested clips, not of those learned from
     drawn = chance(labelled(tones, tones.card.tasks[3]))
     assert drawn["roc_auc"].value == pytest.approx(0.5, abs=0.02)
     assert 0.25 < drawn["mean_ap"].value < 0.4

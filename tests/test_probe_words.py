@@ -8,7 +8,7 @@ import pytest
 from earmark.codecs import registry
 from earmark.data import cards
 from earmark.data.schema import Task
-from earmark.metrics.content import word_errors
+from earmark.metrics.content import character_errors
 from earmark.probes import recognition
 from earmark.probes.protocol import Recipe
 from earmark.probes.recognition import Heard
@@ -73,13 +73,18 @@ def test_every_clip_with_words_is_heard_once(reading, store):
     assert any("without listening" in note for note in score.notes)
 
 
-def test_the_rate_is_all_errors_over_all_words(reading, store):
+def test_the_rate_is_all_errors_over_all_that_was_said(reading, store):
+    """A longer text counts for more; with words that nobody said a rate is above 1, and its inverse 0."""
     found = heard_in("logmel", "unquantized", reading, store)
     spoken = dict(zip([clip.id for clip in found.labelled.clips], found.labelled.labels, strict=True))
-    counted = [word_errors(spoken[clip], text, str) for clip, (text,) in found.heard.items()]
+    some = replace(found, heard={clip: [spoken[clip] if len(spoken[clip]) > 6 else "ab"] for clip in found.heard})
+    counted = [character_errors(spoken[clip], text, str) for clip, (text,) in some.heard.items()]
     rate = sum(errors for errors, _ in counted) / sum(count for _, count in counted)
-    assert found.found("wer", "ctc").value == pytest.approx(rate)
-    assert found.found("iwer", "ctc").value == pytest.approx(max(0, 1 - rate))
+    assert some.found("cer", "ctc").value == pytest.approx(rate)
+    assert rate < np.mean([errors / count for errors, count in counted]) - 0.02
+    assert some.found("iwer", "ctc").value == pytest.approx(1 - some.found("wer", "ctc").value)
+    wrong = replace(found, heard={clip: ["one two three four five"] for clip in found.heard})  # of two words
+    assert (wrong.found("wer", "ctc").value, wrong.found("iwer", "ctc").value) == (2.5, 0)
 
 
 def test_no_speaker_is_on_two_sides(reading):
@@ -179,13 +184,17 @@ def test_another_vocabulary_is_another_protocol(reading, store, monkeypatch, tmp
     assert any("hf download" in note for note in found.found("cer", "ctc").notes)
 
 
-def test_what_is_said_without_listening_is_from_training_clips_alone(reading, store):
+def test_what_is_said_without_listening_is_from_training_clips_alone(reading, store, monkeypatch):
+    asked = []
+    monkeypatch.setattr(recognition, "always", lambda texts, errors: asked.append(texts) or f"{len(asked)}")
     found = heard_in("logmel", "unquantized", reading, store)
-    labels = dict(zip([clip.id for clip in found.labelled.clips], found.labelled.labels, strict=True))
-    for fold in found.labelled.folds():
-        known = {labels[found.labelled.clips[at].id] for at in fold.train}
-        for metric in ("wer", "cer"):
-            assert {found.always[metric][found.labelled.clips[at].id] for at in fold.test} <= known
+    folds = found.labelled.folds()
+    assert asked == [[found.labelled.labels[at] for at in fold.train] for fold in folds for _ in ("wer", "cer")]
+    for at, fold in enumerate(folds):
+        said = [
+            {found.always[metric][found.labelled.clips[clip].id] for clip in fold.test} for metric in ("wer", "cer")
+        ]
+        assert said == [{f"{2 * at + 1}"}, {f"{2 * at + 2}"}]
 
 
 def test_random_latents_stand_beside_a_score(reading, store):
@@ -243,6 +252,22 @@ def test_recalls_are_kept(reading, store, monkeypatch):
     first = [(r.metric, r.variant, r.found.value) for r in probe_retrieval.recalls(*asked)]
     monkeypatch.setattr(towers, "retrieve", None)
     assert [(r.metric, r.variant, r.found.value) for r in probe_retrieval.recalls(*asked)] == first
+
+
+def test_each_fold_is_asked_with_each_seed(reading, store, monkeypatch):
+    from earmark.probes import towers
+
+    real, asked = towers.retrieve, []
+
+    def retrieve(recipe, captioned, fold, seed, *rest):
+        asked.append((tuple(fold.test.tolist()), seed))
+        return real(recipe.model_copy(update={"epochs": 1, "rates": (0.001,)}), captioned, fold, seed, *rest)
+
+    monkeypatch.setattr(towers, "retrieve", retrieve)
+    found = [*probe_retrieval.recalls(registry.find("random-latents"), reading, "earmark", "paper", store)]
+    folds = [tuple(range(at, at + 4)) for at in (0, 4, 8)]
+    assert set(asked) == {(fold, seed) for fold in folds for seed in (0, 1, 2)}
+    assert all(0 <= value <= 1 for reading in found for value in reading.found.values.values())
 
 
 def test_aggregates_take_inverted_wer_and_the_recall_of_both_ways():

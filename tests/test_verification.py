@@ -128,6 +128,13 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(score):
     assert found[0].method == "delete-a-block jackknife, 20 blocks of 20 groups of clips, Student t, 95 %"
 
 
+def test_means_that_tell_the_speaker_never_err_and_others_do_as_a_coin(score):
+    who, rng = np.repeat(np.arange(8), 10), np.random.default_rng(3)
+    assert score(np.eye(8)[who], who).value == 0
+    assert score(rng.standard_normal((80, 16)), who).value == pytest.approx(0.5, abs=0.05)
+    assert score(np.eye(8)[rng.permutation(who)], who).value == pytest.approx(0.5, abs=0.05)
+
+
 def test_clips_that_failed_are_in_no_pair(score):
     means, who = drawn(np.random.default_rng(1), 5, 4)
     spoilt = means.copy()
