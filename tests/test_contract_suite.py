@@ -148,7 +148,7 @@ def test_one_broken_method_is_told_once(monkeypatch):
     asked = ("length", "silence", "eval_mode", "dc")
     messages = [result.message for result in examine(subject_of(entry_of(planted_bugs.Good), "cpu"), asked)]
     raised = "codec failed: good-codec: decode raised ValueError: no such thing"
-    assert f"  came      {raised}\n" in messages[0]
+    assert f"  came      {raised} (tests/test_contract_suite.py:" in messages[0]
     assert messages[1:3] == [
         f"good-codec: {name}: {CHECKS[name].asks}\n  came      as in length" for name in ("silence", "dc")
     ]
