@@ -28,7 +28,7 @@ from earmark.store.jobs import sound_job
 from earmark.store.store import Store
 from earmark.tests.helpers import voice, write_dataset
 
-WORKERS, REPEATS, CLIP_S = 2, 3, 0.05
+WORKERS, REPEATS, CLIP_S = 2, 5, 0.05
 
 
 class Busy:
