@@ -309,7 +309,8 @@ const set = (id, value) => {
   input[input.type === "checkbox" ? "checked" : "value"] = value;
   input.dispatchEvent(new Event("input", { bubbles: true }));
 };
-const seen = { heads: heads(), start: rows(), runs: all("#trends tbody tr").map((row) => row.innerText.split("\\t")) };
+const seen = { domain: document.getElementById("domain").value, heads: heads(), start: rows() };
+seen.runs = all("#trends tbody tr").map((row) => row.innerText.split("\\t"));
 seen.lines = all("#trends polyline").length;
 click("pesq_wb"); seen.best = rows();
 click("pesq_wb"); seen.worst = rows();
@@ -355,7 +356,8 @@ def test_the_page_sorts_filters_and_plays_in_a_browser(tmp_path):
         "tiny-6": Facts(feature_type="fused"),
         "opus-6": Facts(feature_type="acoustic"),
     }
-    made = board(scores, facts, {"libritts_test_other": "speech"})
+    of_music = score("tiny-3", 1.0, metric="pesq_nb", dataset="gtzan")  # the first column is not of speech
+    made = board([of_music, *scores], facts, {"libritts_test_other": "speech", "gtzan": "music"})
     past = trends([*worse_before(scores), *scores], {"libritts_test_other": "speech"})
     page = to_html(made, pictures(scores, families, {}), listening(tmp_path), past)
     assert "http://" not in re.sub(r"http://www\.w3\.org|http://purl\.org|http://creativecommons\.org", "", page)
@@ -373,6 +375,7 @@ def test_the_page_sorts_filters_and_plays_in_a_browser(tmp_path):
         chromium.wait_for("player.ended")
         assert chromium.complaints() == []
         assert chromium.requested() == []
+    assert seen["domain"] == "speech"
     assert seen["heads"][0].startswith("codec")
     assert set(seen["start"]) == {"opus-6", "opus-12", "tiny-3", "tiny-6", "</script><!--<script>"}
     assert set(seen["best"][:2]) == {"opus-12", "tiny-6"}
