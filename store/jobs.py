@@ -29,6 +29,8 @@ from earmark.store.shards import Outcome
 from earmark.store.transforms import Lost, Round, Transform
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from earmark.store.store import Store
 
 MISSING_S = 0.05  # a codec may return this much less than it was given; what it lacks beyond that is a failed clip
@@ -209,16 +211,16 @@ def source(store: Store, job: Job, clips: Sequence[Clip]) -> Callable[[Clip], Au
     return read
 
 
-def begin_reading(store: Store, job: Job, clips: Sequence[Clip]) -> None:
-    """Begin to read the recordings that a job will be made of, where an accelerator makes it and would wait for them.
+def begin_reading(store: Store, job: Job, path: Path, clips: Sequence[Clip]) -> None:
+    """Begin to read what a shard of a job lacks, where an accelerator makes it of recordings and would wait for them.
 
     The CPU has its hands full: there, clips are read ahead within a shard alone.
     """
     of_recordings = job.maker.startswith(f"{__name__}:") and not any(
         isinstance(step, Round | Lost) for step in job.steps
     )
-    if of_recordings and store.device.startswith("cuda"):
-        store.ahead.begin(prepare, clips, job.entry.info.sample_rate, job.entry.info.channels)
+    if of_recordings and store.device.startswith("cuda") and (lacking := store.lacking(path, clips)):
+        store.ahead.begin(prepare, lacking, job.entry.info.sample_rate, job.entry.info.channels)
 
 
 def _again(sound: Outcome) -> Audio:

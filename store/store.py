@@ -258,8 +258,8 @@ def fill(store: Store, job: Job, missing: Slices) -> None:
         paths = [*missing][first:] + [*missing][:first]
         done = set()
         for path, following in zip(paths, [*paths[1:], None], strict=True):
-            if following and store.lacking(following, missing[following]):
-                begin_reading(store, job, missing[following])
+            if following:
+                begin_reading(store, job, following, missing[following])
             if store.make_if_free(job, path, missing[path]):
                 done.add(path)
         missing = {path: clips for path, clips in missing.items() if path not in done}
