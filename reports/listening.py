@@ -12,12 +12,12 @@ import base64
 import hashlib
 import json
 import math
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earmark.paths import publishing
 from earmark.reports.scores import lines_of
 
 if TYPE_CHECKING:
@@ -59,17 +59,9 @@ def keep_sound(reports: Path, sound: Sound) -> tuple[str, str]:
     name = f"{hashlib.sha256(sound.flac).hexdigest()[:16]}.flac"
     path = reports / FOLDER / name
     if not path.exists():
-        _publish(path, sound.flac)
+        with publishing(path) as partial:
+            partial.write_bytes(sound.flac)
     return sound.caption, name
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # As in `store.shards`: of this process alone, also where machines share a disk.
-    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def write_manifest(reports: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -81,7 +73,8 @@ def write_manifest(reports: Path, rows: Iterable[dict[str, Any]]) -> None:
     kept = [heard for heard in read_manifest(reports) if (heard.codec, heard.dataset) not in again] + new
     folder = reports / FOLDER
     lines = (json.dumps(asdict(heard), ensure_ascii=False) + "\n" for heard in kept)
-    _publish(folder / MANIFEST, "".join(lines).encode())
+    with publishing(folder / MANIFEST) as partial:
+        partial.write_bytes("".join(lines).encode())
     used = {name for heard in kept for _, name in (heard.recording, heard.estimate)}
     for path in folder.glob("*.flac"):
         if path.name not in used:

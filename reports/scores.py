@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from earmark.paths import publishing
 
 MAX_FAILED = 0.01  # more failed clips than this share: the mean of the rest is no score of the codec
 
@@ -185,10 +186,8 @@ def write_clips(path: Path, rows: list[dict[str, Any]]) -> None:
     )
     old = pyarrow.parquet.read_table(path, schema=schema).to_pylist() if path.exists() else []
     merged = {tuple(row[name] for name in _CLIP_KEY): row for row in [*old, *rows]}
-    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(merged.values()), schema=schema), partial)
-    partial.replace(path)
+    with publishing(path) as partial:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(merged.values()), schema=schema), partial)
 
 
 _CLIP_KEY = (

@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import json
 import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from earmark.paths import publishing
 
 FINAL = "final"  # a fact of a failure that the next run need not try again: a metric has no answer for such sound
 
@@ -59,20 +60,14 @@ def write(path: Path, shard: Shard) -> None:
     }
     rows = [[outcome.clip, outcome.facts, outcome.error] for outcome in shard.outcomes]
     described = json.dumps({"outcomes": rows, "run": shard.run})
-    # Of this process alone: on a shared disk another machine, or a container, may have one of the same number.
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={"shard": described, "sha256": _checksum(tensors, described)})
-        partial.replace(path)
+        with publishing(path) as partial:
+            save_file(tensors, partial, metadata={"shard": described, "sha256": _checksum(tensors, described)})
     except (OSError, SafetensorError) as error:
         raise StoreError(
             f"infrastructure fault: the store cannot write {path}: {error}; free some space (`earmark store prune`) "
             f"or set EARMARK_HOME to a folder that can be written to"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Shard | None:
